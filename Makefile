@@ -18,7 +18,7 @@ demo: $(READY)
 # and so runs beside the others. Its report comes last.
 test: $(READY)
 	$(BIN)/python -m pytest -q tests/test_sweep.py > $(VENV)/sweeps.log 2>&1 & sweeps=$$!; trap "kill $$sweeps" INT TERM; \
-	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/test_sweep.py; rest=$$?; \
+	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_sweep.py; rest=$$?; \
 	  wait $$sweeps; swept=$$?; cat $(VENV)/sweeps.log; test $$rest -eq 0 -a $$swept -eq 0
 
 # The edit loop: the core (contracts, objectives, losses, the loop, decoding, graders, records, tables, the command line)
@@ -29,7 +29,7 @@ LATER := adapters api arenas audit bench board board_browser code_of_models cont
   lm_eval_task mistakes openai_client own_code pages paper_specs paper_tasks papers plots prose push real_scripts reproduce \
   rerun safety server several_teachers small_world speed stages students sweep terminal traps validity_runs token_text walls wheel
 quick: $(READY)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow and not gpu" $(LATER:%=--ignore=tests/test_%.py)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(LATER:%=--ignore=tests/test_%.py)
 
 # axe-core, with which the tests of the board check accessibility where there is a Chromium.
 axe: $(READY)

@@ -182,7 +182,7 @@ _STATES = (
     ),
     _GlobalState(
         "the HARNESS_ variables of the environment",
-        lambda: {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")},
+        lambda: _variables(),
         lambda before: _put_back(before),
         ("environ", "putenv", "setdefault", "unsetenv"),
         "set them for the command",
@@ -243,11 +243,16 @@ def place_of(files: Iterable[Path], calls: Iterable[str]) -> str:
     return error_location.shown(files[0])
 
 
-def _put_back(before: dict[str, str]) -> None:
+def _variables() -> dict[bytes, bytes]:
+    """The HARNESS_ variables. As bytes: to decode every other variable would take most of the time of a check."""
+    return {name: os.environb[name] for name in os.environb if name.startswith(b"HARNESS_")}
+
+
+def _put_back(before: dict[bytes, bytes]) -> None:
     """Restores the HARNESS_ variables; new ones are removed."""
-    for name in [name for name in os.environ if name.startswith("HARNESS_") and name not in before]:
-        del os.environ[name]
-    os.environ.update(before)
+    for name in _variables().keys() - before.keys():
+        del os.environb[name]
+    os.environb.update(before)
 
 
 def _is_open(stream: Any) -> bool:

@@ -1,5 +1,7 @@
 """Random two-layer models, a byte tokenizer and a few prompts: everything that training needs, in milliseconds."""
 
+import collections
+import contextlib
 import copy
 import json
 import os
@@ -11,6 +13,19 @@ import pytest
 os.environ.setdefault("HARNESS_PLUGINS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread only waits for the first
+
+
+# The files that take longest, in seconds of CPU; `make test` begins with them, so that its workers end together.
+LONG = ("invariance", "launch", "rerun", "safety", "students", "architecture", "wheel", "optimizers", "examples")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Orders files for xdist's workers: those of LONG, then the others by their number of tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    rank = {f"test_{name}": number for number, name in enumerate(LONG)}
+    tests = collections.Counter(item.path for item in items)
+    items.sort(key=lambda item: (rank.get(item.path.stem, len(rank)), -tests[item.path], item.path))
 
 
 def byte_tokenizer():
@@ -52,14 +67,17 @@ def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264, tied
 
 @pytest.fixture(scope="session", autouse=True)
 def weights_read_once():
+    """Without transformers among the imports of the chosen tests there is nothing to do, and it is not imported."""
+    with reading_once() if "transformers" in sys.modules else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def reading_once():
     """A folder of weights is read from disk once for each of its states; whoever loads it gets a copy of its own.
 
-    transformers takes 70 ms to read two layers, and most of the trainings here start from the same few models. Without
-    transformers among the imports of the chosen tests there is nothing to do, and it is not imported for this.
+    transformers takes 70 ms to read two layers, and most of the trainings here start from the same few models.
     """
-    if "transformers" not in sys.modules:
-        yield
-        return
     from transformers import AutoModelForCausalLM
 
     read, known = AutoModelForCausalLM.from_pretrained, {}

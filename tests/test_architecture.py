@@ -144,7 +144,7 @@ def test_the_source_folders_cannot_be_imported_twice():
 @pytest.mark.slow
 def test_one_run_enters_fewer_than_100_files():
     done = subprocess.run(
-        [sys.executable, "-m", "results.scripts.road", "--steps", "1"],
+        [sys.executable, "-m", "results.scripts.road", "--steps", "1", "--problems", "10"],
         cwd=ROOT, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -3,6 +3,7 @@
 Curves agree to 1e-5 and weights to 1e-4: where a gradient is all rounding, so is the direction in which Adam moves.
 """
 
+import itertools
 import random
 import shutil
 
@@ -11,8 +12,9 @@ import torch
 from conftest import tiny_model
 from tiny_runs import close, distinct, make, method, near, pair, result
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from two_processes import Stopped, on_two, part, stopping, table
+from two_processes import Group, Stopped, on_two, part, stopping, table
 
+from harness.method import Method, Step
 from harness.models.files import load_model, load_tokenizer
 from harness.training import loop
 from harness.training.batching import collate
@@ -63,21 +65,6 @@ def test_the_runs_see_what_is_to_be_invariant(whole):
     assert all(0.1 < share < 0.9 for share in unsure)
 
 
-@pytest.mark.parametrize("label", LABELS)
-def test_the_order_within_the_batch_and_its_split(place, whole, label, monkeypatch):
-    """Neither the order in which texts come, nor the one in which they are laid out, nor a cut into 5 and 1."""
-    collect = Rollouts.collect
-
-    def shuffled(self, step, sources, cost):
-        found = collect(self, step, sources, cost)
-        random.Random(step.index).shuffle(found)
-        return found
-
-    monkeypatch.setattr(Rollouts, "collect", shuffled)
-    monkeypatch.setattr(loop, "micro_batches", lambda found, *_: [found[:5], found[5:]])
-    close(whole[label], result(make(label, *place)))
-
-
 @pytest.fixture(scope="module")
 def padded(place, tmp_path_factory):
     """The same models in wider checkpoints, whose additional rows hold large numbers."""
@@ -96,12 +83,26 @@ def padded(place, tmp_path_factory):
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_the_width_of_the_checkpoints_and_the_size_of_micro_batches(place, padded, whole, label):
+def test_the_width_of_the_checkpoints_the_order_of_the_batch_and_its_split(place, padded, whole, label, monkeypatch):
     """Student and teacher share a tokenizer of 258 tokens; the rest of 260, 264, 270 or 300 rows never matters.
 
-    Nor does it matter that every sequence is a micro-batch of its own. One run shows both.
+    Nor does the order in which texts come and are laid out, nor a cut into 5 and 1, nor that every sequence is a
+    micro-batch of its own, as in every second step. One run shows all: what any of them changes, it changes.
     """
+    collect, split, steps = Rollouts.collect, loop.micro_batches, itertools.count()
+
+    def shuffled(self, step, sources, cost):
+        found = collect(self, step, sources, cost)
+        random.Random(step.index).shuffle(found)
+        return found
+
+    def in_turn(found, *rest):
+        return split(found, *rest) if next(steps) % 2 else [found[:5], found[5:]]
+
+    monkeypatch.setattr(Rollouts, "collect", shuffled)
+    monkeypatch.setattr(loop, "micro_batches", in_turn)
     close(whole[label], result(make(label, padded, *place[1:], name="padded", micro_batch=1)))
+    assert next(steps) >= 3
 
 
 # -- two processes, whole on each and cut over both -----------------------------------------------------------
@@ -127,8 +128,20 @@ def tied(place, tmp_path_factory):
     return tiny_model(tmp_path_factory.mktemp("tied"), 3, 16, 260, tied=True), place[0][1]
 
 
-def started(place, stopped, tied, folder, cut):
-    """Two processes: every label, then those that go on from one process, those that stop, and the odd ones."""
+def kind(label) -> tuple:
+    """What the loop does for a method; what it computes between logits and values is its own, however they came."""
+    one = method(label)
+    steps = [Step(index, 3, draw) for index in (0, 2) for draw in (0.05, 0.84, 0.99)]
+    weighs = (type(one).weight is not Method.weight, label.endswith("@shuffled"), type(one).after_step)
+    return one.needs, one.reduction, *weighs, *(tuple(one.sources(step)) for step in steps)
+
+
+# A cut student is the loop's and the head's affair, so that every kind of method shows it; the first label of each.
+CUT = list({kind(label): label for label in reversed(LABELS)}.values())[::-1]
+
+
+def group(place, stopped, tied, folder, cut) -> Group:
+    """Every label, then those that go on from one process, those that stop, and the odd ones."""
     for label in STATEFUL:
         shutil.copytree(stopped / f"one-{label}", folder / f"resumed-{label}")
     shutil.copytree(stopped / "one-gkd", folder / "lost-0")
@@ -137,12 +150,21 @@ def started(place, stopped, tied, folder, cut):
     more += [part("gkd", "tied", student=tied[0]), part("gkd", "tied-stopped", stop=2, student=tied[0], **SHORT)]
     more += [part("distillm2", "uneven", **UNEVEN), part("kd", "half", precision="bfloat16")]
     more += [part("gkd", "half", precision="bfloat16")]
-    return *on_two(*place[:2], folder, cut=cut, more=[*more, part("gkd", "lost", apart=True, **SHORT)]), folder
+    more += [part("gkd", "lost", apart=True, **SHORT)]
+    return Group(place[0], folder, cut, [*map(part, CUT if cut else LABELS), *more])
+
+
+@pytest.fixture(scope="module")
+def both(place, stopped, tied, tmp_path_factory):
+    """One launch for whole and cut: {"ddp": (results, states, folder), "fsdp": …}."""
+    groups = [group(place, stopped, tied, tmp_path_factory.mktemp(name), name == "fsdp") for name in ("ddp", "fsdp")]
+    found = on_two(groups, place[1])
+    return {name: (*ends, own.folder) for name, ends, own in zip(("ddp", "fsdp"), found, groups, strict=True)}
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
-def two(request, place, stopped, tied, tmp_path_factory):
-    return started(place, stopped, tied, tmp_path_factory.mktemp(request.param), request.param == "fsdp")
+def two(request, both):
+    return both[request.param]
 
 
 def test_fsdp_cuts_the_student_and_ddp_does_not(two):
@@ -158,17 +180,32 @@ def follows(label) -> bool:
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_two_processes_equal_one(whole, two, label):
-    results, states, folder = two
-    if folder.name.startswith("fsdp") and follows(label):  # refused: a cut student cannot be its own teacher
+def test_two_processes_equal_one(whole, both, label):
+    results, states, _ = both["ddp"]
+    close(whole[label], results[label])
+    for state in states:
+        state[label].pop("whole_between")
+    near(states[0][label], states[1][label], 0.0)  # to the last bit
+
+
+def test_there_are_methods_of_many_kinds_to_cut():
+    """All that differ in needs alone are among them, those that are refused and those with a state included."""
+    assert len({kind(label) for label in LABELS}) == len(CUT) > 34 and {*STATEFUL[:4]} <= {*CUT}
+    assert {method(label).needs for label in CUT} == {method(label).needs for label in LABELS}
+    assert any(map(follows, CUT))
+
+
+@pytest.mark.parametrize("label", CUT)
+def test_two_processes_with_a_part_of_the_student_each_equal_one(whole, both, label):
+    results, states, _ = both["fsdp"]
+    if follows(label):  # refused: a cut student cannot be its own teacher
         assert label not in results and "launch without FSDP" in str(states[0][label])
         return
     close(whole[label], results[label])
-    if folder.name.startswith("fsdp"):  # nobody but the first is given the whole student at the end
-        assert states[1][label].pop("weights") is None and states[0][label].pop("weights") > 0
+    # Nobody but the first is given the whole student at the end.
+    assert states[1][label].pop("weights") is None and states[0][label].pop("weights") > 0
     spans = [state[label].pop("whole_between") for state in states]
-    if folder.name.startswith("fsdp"):  # one process after the other holds the whole student while it is read
-        assert spans[0][1] <= spans[1][0]
+    assert spans[0][1] <= spans[1][0]  # one process after the other holds the whole student while it is read
     near(states[0][label], states[1][label], 0.0)  # to the last bit
 
 
@@ -177,7 +214,7 @@ def test_the_table_of_two_processes_shows_every_method(whole, two):
     found = table(shown, two[0], two[0])
     assert (
         found.count("\n") == len(shown) + 2
-        and len(shown) >= len(LABELS) - sum(map(follows, LABELS))
+        and len(shown) >= len(CUT) - sum(map(follows, CUT))
         and "| distillm2 | " in found
     )
 

@@ -1,6 +1,7 @@
 """Several processes of one launch: the shipped configurations, one writer, the loss curve of one process."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -56,15 +57,10 @@ def launcher(name):
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "--main_process_port", "0"]
 
 
-def test_the_fsdp_configurations_ask_for_one_and_the_same_kind(tmp_path):
-    """And accelerate hands it on: what two CPU processes show is what eight GPUs are asked for."""
+def test_the_fsdp_configurations_ask_for_one_and_the_same_kind():
+    """What two CPU processes show below is what eight GPUs are asked for."""
     asked = [yaml.safe_load(launch.path(name).read_text("utf-8")) for name in NAMES if name.startswith("fsdp")]
     assert len(asked) == 3 and all(one["fsdp_config"] == asked[0]["fsdp_config"] for one in asked)
-    script = tmp_path / "asked.py"
-    script.write_text("from harness.launch import processes\nprint(processes.sharded())\n")
-    for name, cut in (("fsdp_cpu_2", "True"), ("cpu_2", "False")):
-        done = subprocess.run([*launcher(name), str(script)], capture_output=True, text=True, timeout=120)
-        assert re.findall("True|False", done.stdout) == [cut, cut], done.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
@@ -106,18 +102,36 @@ def test_more_processes_than_gpus_is_one_line(monkeypatch):
     assert len(connected) == 2
 
 
-def test_two_processes_make_one_record_and_the_curve_of_one(tmp_path):
+TELLING = """
+import sys
+from harness.cli import main
+from harness.launch import processes
+print(f"sharded: {processes.sharded()}", file=sys.stderr, flush=True)
+sys.exit(main(sys.argv[1:]))
+"""  # the command, with a line about what accelerate handed on
+
+
+def test_two_processes_make_one_record_and_the_curve_of_one(tmp_path, capsys):
+    """As the configurations start them; the one process is this one."""
     job = ["--method", "gkd", "--task", "humaneval@micro", "--device", "cpu", "--json"]
     settings = ["training.steps=4", "training.batch=4", "training.threads=1", "data.limit=8", "evaluation.limit=2"]
     settings += ["rollout.max_new_tokens=8", "teacher_text.max_new_tokens=8", "evaluation.max_new_tokens=8"]
     job += [word for setting in settings for word in ("--set", setting)]
-    starts = {"one": [sys.executable], "cpu_2": launcher("cpu_2"), "fsdp_cpu_2": launcher("fsdp_cpu_2")}
+    (tmp_path / "telling.py").write_text(TELLING)
+    found = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     made, curves = [], []
-    for name, start in starts.items():
-        command = [*start, "-m", "harness", "run", *job, "--results", str(tmp_path / name)]
-        end = subprocess.run(command, capture_output=True, text=True, timeout=600)
-        assert end.returncode == 0, end.stderr[-3000:]
-        (record,) = json.loads(end.stdout)["records"]  # the second process printed nothing
+    for name, sharded in (("one", None), ("cpu_2", "False"), ("fsdp_cpu_2", "True")):
+        words = ["run", *job, "--results", str(tmp_path / name)]
+        if sharded is None:
+            assert main(words) == 0
+            said = capsys.readouterr().out
+        else:
+            command = [*launcher(name), "-m", "telling", *words]
+            end = subprocess.run(command, env=found, capture_output=True, text=True, timeout=600)
+            assert end.returncode == 0, end.stderr[-3000:]
+            assert re.findall(r"sharded: (\w+)", end.stderr) == [sharded, sharded], end.stderr[-3000:]
+            said = end.stdout
+        (record,) = json.loads(said)["records"]  # the second process printed nothing
         made.append(record["run_id"])
         assert len(Store(tmp_path / name).all()[0]) == 1
         (facts,) = (tmp_path / name / "work/trained").glob("*/training.json")

@@ -9,7 +9,7 @@ import torch
 from accelerate.state import AcceleratorState
 from test_estimate import PAPER
 from tiny_runs import close, make, quiet, result
-from two_processes import on_two, part
+from two_processes import Group, on_two, part
 
 from harness import plan, recipe
 from harness.errors import BadInput
@@ -230,10 +230,10 @@ def test_two_processes_with_grouped_micro_batches_and_other_optimizers(models, p
         part("kd", "sgd", optimizer="sgd", learning_rate=0.05),
         part("kd", "master", precision="bfloat16", master_weights="optimizer"),
     ]
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "cut").mkdir()
-    whole, refused = on_two(models, prompts_file, tmp_path / "whole", labels=(), more=more)
-    cut, refused_cut = on_two(models, prompts_file, tmp_path / "cut", cut=True, labels=(), more=more)
+    groups = [Group(models, tmp_path / name, name == "cut", more) for name in ("whole", "cut")]
+    for group in groups:
+        group.folder.mkdir()
+    (whole, refused), (cut, refused_cut) = on_two(groups, prompts_file)
     one = result(make("gkd", models, prompts_file, tmp_path, name="one", micro_tokens=30))
     sgd = result(make("kd", models, prompts_file, tmp_path, name="sgd", optimizer="sgd", learning_rate=0.05))
     for found in (whole, cut):

@@ -11,15 +11,17 @@ import argparse
 import contextlib
 import functools
 import json
+import os
 import socket
 import tempfile
 import time
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from children import finished, forked
-from conftest import write_prompts
+from conftest import reading_once, write_prompts
 from tiny_runs import Result, distinct, make, pair, result
 
 from harness.errors import BadInput
@@ -40,31 +42,34 @@ def part(
     return {"label": label, "name": name, "stop": stop, "apart": apart, "student": student, "training": training}
 
 
-def on_two(
-    models,
-    prompts: Path,
-    folder: Path,
-    *,
-    cut: bool = False,
-    labels: Seq[str] | None = None,
-    more: Seq[dict] = (),
-    timeout: float = 500,
-) -> tuple[dict[str, Result], list[dict]]:
-    """Results of ``labels`` (default: every distinct one) by the first of two processes, and all states by label.
+@dataclass(frozen=True)
+class Group:
+    """Trainings that two processes do in one folder, with the student whole on each (DDP) or ``cut`` over both (FSDP).
 
-    What ``more`` trains stands behind, under ``name:label``; one that ends with BadInput has a state alone.
+    ``parts``: those named "two" are found under their label, others under ``name:label``.
+    """
+
+    models: tuple[Path, Path]
+    folder: Path
+    cut: bool
+    parts: Seq[dict]
+
+
+def on_two(groups: Seq[Group], prompts: Path, timeout: float = 500) -> list[tuple[dict[str, Result], list[dict]]]:
+    """For each group the results by the first of two processes, and the states of both; by label.
+
+    A training that ends with BadInput has a state alone. One launch does all groups: to start takes as long as dozens
+    of these trainings.
     """
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    shared |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"} if cut else {}
-    parts = [*map(part, distinct() if labels is None else labels), *more]
-    places = [str(place) for place in (*models, prompts, folder)]
+    home = groups[0].folder
     started = [
         forked(
-            functools.partial(_rank, rank, parts, *places),
-            folder / f"{rank}.log",
+            functools.partial(_rank, rank, groups, prompts),
+            home / f"{rank}.log",
             how="spawn",
             **shared,
             RANK=str(rank),
@@ -78,10 +83,14 @@ def on_two(
         for process in started:
             process.kill()
     if any(codes):
-        said = [(folder / f"{rank}.log.err").read_text("utf-8", "replace")[-3000:] for rank in range(2)]
+        said = [(home / f"{rank}.log.err").read_text("utf-8", "replace")[-3000:] for rank in range(2)]
         # The rank that lost its peer only says so; what the other one said is the cause, and is printed last.
         order = sorted(range(2), key=lambda rank: "closed by peer" not in said[rank])
         raise RuntimeError("\n".join(f"rank {rank} ended with {codes[rank]}:\n{said[rank]}" for rank in order))
+    return [_read(group.folder) for group in groups]
+
+
+def _read(folder: Path) -> tuple[dict[str, Result], list[dict]]:
     states = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
     found = torch.load(folder / "results.pt", weights_only=True)
     return {label: Result(**fields) for label, fields in found.items()}, states
@@ -101,8 +110,23 @@ def stopping(step: int | None):
     return progress
 
 
-def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str, folder: str) -> None:
+def _rank(rank: int, groups: Seq[Group], prompts: Path) -> None:
     torch.set_num_threads(1)
+    with reading_once():
+        for group in groups:
+            # What accelerate's launcher sets for the one kind and leaves out for the other.
+            os.environ |= {"ACCELERATE_USE_FSDP": str(group.cut).lower(), "FSDP_VERSION": "2"}
+            _do(rank, group, prompts)
+    # The first to leave closes its connections, and what the other has not read from them yet is lost with them. So
+    # each waits for the file that the other writes after its last exchange.
+    while not (groups[-1].folder / f"{1 - rank}.json").exists():
+        time.sleep(0.01)
+    torch.distributed.destroy_process_group()
+
+
+def _do(rank: int, group: Group, prompts: Path) -> None:
+    """One process's share of a group; leaves its states in the folder, and the first process the results."""
+    student, teacher = map(str, group.models)
     results, states, held = {}, {}, []
     hold, load, times = distributed.distribute, loop.load_model, []
 
@@ -116,11 +140,11 @@ def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str,
         return held[-1]
 
     loop.load_model, distributed.distribute = loading, distribute
-    for one in parts:
+    for one in group.parts:
         key = one["label"] if one["name"] == "two" else f"{one['name']}:{one['label']}"
         name = f"{one['name']}-{rank}" if one["apart"] else one["name"]
         models = (one["student"] or student, teacher)
-        job = make(one["label"], models, Path(prompts), Path(folder), name=name, **one["training"])
+        job = make(one["label"], models, prompts, group.folder, name=name, **one["training"])
         try:
             found = result(job, stopping(one["stop"]))
         except Stopped:
@@ -133,14 +157,10 @@ def _rank(rank: int, parts: Seq[dict], student: str, teacher: str, prompts: str,
         share = sum(sizes) / sum(p.numel() for p in held[-1].module.parameters())
         whole = float(found.weights.double().square().sum()) if found.weights.numel() else None
         states[key] = {"state": found.state, "weights": whole, "share": share, "whole_between": times[-1]}
-    (Path(folder) / f"{rank}.json").write_text(json.dumps(states))
+    loop.load_model, distributed.distribute = load, hold
     if rank == 0:
-        torch.save(results, Path(folder) / "results.pt")
-    # The first to leave closes its connections, and what the other has not read from them yet is lost with them. So
-    # each waits for the file that the other writes after its last exchange.
-    while not (Path(folder) / f"{1 - rank}.json").exists():
-        time.sleep(0.01)
-    torch.distributed.destroy_process_group()
+        torch.save(results, group.folder / "results.pt")
+    (group.folder / f"{rank}.json").write_text(json.dumps(states))
 
 
 def table(one: dict[str, Result], two: dict[str, Result], cut: dict[str, Result]) -> str:
@@ -165,12 +185,11 @@ def main() -> None:
         models = pair(folder)
         prompts = write_prompts(folder / "prompts.jsonl")
         one = {label: result(make(label, models, prompts, folder, name="one")) for label in distinct()}
-        ends = []
-        for cut in (False, True):
-            own = folder / f"cut-{cut}"
-            own.mkdir()
-            ends.append(on_two(models, prompts, own, cut=cut)[0])
-        found = table(one, *ends)
+        every = [part(label) for label in distinct()]
+        groups = [Group(models, folder / f"cut-{cut}", cut, every) for cut in (False, True)]
+        for group in groups:
+            group.folder.mkdir()
+        found = table(one, *(ends for ends, _ in on_two(groups, prompts)))
     words = (
         "# Two processes equal one\n\nThree optimizer steps of six prompts on random two-layer models (AdamW, learning "
         "rate 1e-3, float32), by one process and by two (gloo, CPU).\nDDP: the whole student on each; FSDP: weights, "

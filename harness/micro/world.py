@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -47,10 +48,16 @@ def dataset(task_name: str, world: str = "micro") -> Data:
         return _data(arenas.rows(task_name), f"generated, {arenas.WORLD} of micro world v{VERSION}", world)
     if task_name not in TASKS:
         raise BadInput(f"task {task_name!r} has no micro version; those that have one: {', '.join(sorted(TASKS))}")
+    return pickle.loads(_dataset(task_name))
+
+
+@cache
+def _dataset(task_name: str) -> bytes:
+    """``dataset(task_name)``, pickled: generated once a process, and each task gets rows of its own to work on."""
     family = TASKS[task_name]
     problems = _splits(family)[SAME_PROBLEMS.get(task_name, task_name)]
     rows = [FAMILIES[family].row(task_name, index, problem) for index, problem in enumerate(problems)]
-    return _data(rows, f"generated, micro world v{VERSION}", "micro")
+    return pickle.dumps(_data(rows, f"generated, micro world v{VERSION}", "micro"))
 
 
 def _data(rows: list[dict[str, Any]], source: str, world: str) -> Data:

@@ -75,6 +75,11 @@ class PlannedRerun:
     def exact(self) -> bool:
         return not self.differs
 
+    @property
+    def nearest(self) -> bool:
+        """Whether no other recipe can lead nearer: it trains the same, and the task's version alone has changed."""
+        return self.same_training and all(d.startswith("protocol.version was ") for d in self.differs.split(", "))
+
 
 def find(
     record: Record, results: Path, replacements: Replacements = Replacements(), *, fetch: bool = True
@@ -93,7 +98,7 @@ def find(
         except BadInput as error:
             refusal = refusal or error
             continue
-        if tried.exact or tried.plan is None:
+        if tried.exact or tried.plan is None or tried.nearest:
             return tried
         if best is None or tried.same_training > best.same_training:
             best = tried

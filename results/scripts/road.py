@@ -91,22 +91,26 @@ def _parts(value: Any) -> Iterator[Any]:
         yield from (getattr(value, field.name, None) for field in dataclasses.fields(value))
 
 
-def walk(steps: int) -> Road:
-    """The road of one command, which is run in this process."""
+def walk(steps: int, problems: int | None = None) -> Road:
+    """The road of one command, which is run in this process and asks ``problems`` (default: all)."""
+    from transformers import AutoModelForCausalLM  # noqa: F401  (imports are no part of the road, and slow when traced)
+
     from harness.cli import main
 
     road = Road()
     with tempfile.TemporaryDirectory() as results:
         words = ["run", "--method", METHOD, "--task", TASK, "--results", results]
         words += ["--set", f"training.steps={steps}", "--set", f"training.learning_rate={RATE}"]
-        threading.setprofile(road)
-        sys.setprofile(road)
+        words += [] if problems is None else ["--set", f"evaluation.limit={problems}"]
+        # Tracers are told of calls of Python functions alone; profilers also of every return and built-in function.
+        threading.settrace(road)
+        sys.settrace(road)
         try:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is for the counts
                 code = main(words)
         finally:
-            sys.setprofile(None)
-            threading.setprofile(None)
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
     if code:
         raise SystemExit(f"the run ended with {code}")
     return road
@@ -115,7 +119,9 @@ def walk(steps: int) -> Road:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of the run")
-    road = walk(parser.parse_args().steps)
+    parser.add_argument("--problems", type=int, help="problems that the run asks (default: all of the task)")
+    chosen = parser.parse_args()
+    road = walk(chosen.steps, chosen.problems)
     rooms = {kind: [f"{file}: {name}" for file, name in known] for kind, known in road.rooms.items()}
     counts = {
         kind: {"functions": len(known), "files": len({f for f, _ in known})} for kind, known in road.rooms.items()
