@@ -77,8 +77,9 @@ class PlannedRerun:
 
     @property
     def nearest(self) -> bool:
-        """Whether no other recipe can lead nearer: it trains the same, and the task's version alone has changed."""
-        return self.same_training and all(d.startswith("protocol.version was ") for d in self.differs.split(", "))
+        """Whether no other recipe can lead nearer: only what the task itself decides differs."""
+        of_task = ("protocol.version was ", "protocol.grader.", "is ")  # "PATH was A, is B"
+        return self.same_training and all(part.startswith(of_task) for part in self.differs.split(", "))
 
 
 def find(
@@ -134,14 +135,14 @@ def _recipes(record: Record, replacements: Replacements) -> list[str]:
     recorded = record.get("request", {}).get("recipe", "")
     if recorded in recipe.names() or (PLAIN.fullmatch(recorded) and Path(recorded).is_file()):
         return [recorded]
-    # Try all shipped recipes, those with the record's models first.
+    # Try all shipped recipes, those with the record's models first, the default one before the others.
     mine = {record["student"], record["teacher"]}
 
     def strange(name: str) -> bool:
         named = recipe.load(name).models
         return not mine & {named.student, named.teacher}
 
-    return sorted(recipe.names(), key=strange)
+    return sorted(recipe.names(), key=lambda name: (strange(name), name != plan.DEFAULT_RECIPE))
 
 
 def check_form(record: Record, replacements: Replacements, *, training: bool = True) -> None:
