@@ -56,6 +56,7 @@ COMPARED = {
     "protocol": "hash of the protocol of both",
     "sentence": "the answer in words",
 }
+"""The columns of :func:`compare`."""
 
 
 def run(
@@ -246,7 +247,11 @@ def completions(run_id: str | Path, *, results: str | Path | None = None) -> pan
 
 @dataclass(frozen=True)
 class Graded:
-    """What :func:`grade` found: the score with its 95 % interval, and the verdict on every completion."""
+    """What :func:`grade` found: ``task``, ``metric``, ``score``, its 95 % ``interval``, ``counts`` and ``warnings``.
+
+    ``verdicts`` is a frame with a row per completion: its problem, sample, score and reason, and what was extracted.
+    ``protocol`` is the published protocol, None for the task's own.
+    """
 
     task: str
     metric: str
