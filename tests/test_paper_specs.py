@@ -192,7 +192,7 @@ def test_the_board_shows_printed_cells_of_measured_tasks_apart(tmp_path):
     theirs = (board / "papers.html").read_text("utf-8")
     (abkd,) = re.findall(r'<section [^>]*"p-abkd">.*?</section>', theirs, re.DOTALL)
     assert "Qwen2.5-Math-7B-Instruct" in abkd and "seqkd on gsm8k (printed: 75.8)" in abkd
-    assert "None was measured here" in theirs
+    assert "never ranked with measured scores" in theirs
     # Where measured rows stand, no printed one does.
     for page in (board / "index.html", *(board / "tasks").glob("*.html")):
         ours = page.read_text("utf-8")

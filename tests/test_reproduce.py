@@ -174,6 +174,32 @@ def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path,
         assert word in text
 
 
+def test_arms_with_steps_of_their_own_are_compared_at_equal_compute_alone(tmp_path, capsys):
+    """The steps are those at which all cost the same; an arm that does not is run again with others."""
+    estimate = "\n".join([*(f"{key} = {fact(10)}" for key in spec.LENGTHS), f"device = {fact('cpu-core')}"])
+    text = SMALL.replace(', "alpaca_eval@micro"', "").replace('name = "sft"', 'name = "sft"\nsteps = 1')
+    half, file = text.replace('name = "vcrd"\n', 'name = "vcrd"\nsteps = 2\n'), tmp_path / "own.toml"
+    whole = half.replace('name = "vcrd@shuffled"', 'name = "vcrd@shuffled"\nsteps = 2')
+    words = ["reproduce", str(file), "--scale", "micro", "--results", str(tmp_path / "results")]
+    words += ["--set", "training.batch=2", "evaluation.limit=3", "data.limit=4"]
+    for content, more, refusal in (
+        (half, [], "give every arm steps of its own"),
+        (whole.replace("steps = 1", "steps = 0"), [], "arm sft: steps 0 is not a whole number"),
+        (whole, ["--view", "steps"], "own asks at equal compute alone in the micro world"),
+    ):
+        file.write_text(content + estimate)
+        assert main([*words, *more]) == 2 and refusal in capsys.readouterr().err
+    assert main([*words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["missing"] == [] and {f["view"] for f in found["findings"]} == {"compute"} == set(found["views"])
+    assert found["budget"]["base"] == {"sft": 1, "vcrd@shuffled": 2, "vcrd": 2}
+    # Three base runs; of the likelihood's only the one that costs as much as the others is compared.
+    assert set(found["budget"]["steps"]) == {"sft"} and len(Store(tmp_path / "results").all()[0]) == 5
+    shown = {run["arm"]: run["run_ids"] for run in found["runs"] if run["view"] == "compute"}
+    (run,) = shown["sft"]
+    assert Store(tmp_path / "results").get(run)["cost"]["steps"] == found["budget"]["steps"]["sft"]
+
+
 def outcome(tmp_path, gains, n=60, seeds=5):
     """An outcome whose arms answer ``gains`` problems more than sft on each of two tasks."""
     store = Store(tmp_path / "results")

@@ -22,6 +22,18 @@ from harness.records import reported
 from harness.stats import intervals
 from harness.stats.intervals import Comparison, SeedVariance
 
+# By scale: what the scores of a question are not, and why none is set against the paper's.
+WORLDS = {
+    "micro": "The problems are generated: nothing here is a score on a benchmark.",
+    "small": "The problems are the benchmark's, the models and the training are small: no score here compares with a "
+    "published one.",
+}
+OTHERS = {
+    "micro": "The paper's numbers are of the real benchmarks and other models. The micro world's are of generated "
+    "problems, so there is no gap to compute; the table lists them for reference.",
+    "small": "The paper's numbers are of other models and other training, so there is no gap to compute; the table "
+    "lists them for reference.",
+}
 VIEWS = {STEPS: "Equal steps", COMPUTE: "Equal compute", PAPER: "As the paper's rows"}
 
 
@@ -38,7 +50,7 @@ def answer_page(
     blocks = [f"# {title}", outcome.spec.about]
     if micro:
         blocks += ["## The answer", "\n".join(f"- {line}" for line in words(outcome, findings)), *_method(outcome)]
-        for view in outcome.request.views:
+        for view in outcome.views:
             blocks += [f"## {VIEWS[view]}", *_comparisons(view, findings), *_tables(view, outcome, completions)]
     blocks += ["## Our scores and theirs", *_beside(outcome, beside)]
     if outcome.missing or outcome.spec.left_out:
@@ -62,8 +74,7 @@ def _method(outcome: Reproduction) -> Iterator[str]:
         "problem; intervals and tests treat both as random, and the variance between seeds is pooled over all "
         "methods. Holm's adjustment runs over all comparisons of a view's table: "
         f"over the rows of “{ALL}” together, and over the rows of the single tasks together. "
-        f"{_control(question.control)}Over all tasks every problem has equal weight. The problems are generated: "
-        "nothing here is a score on a benchmark."
+        f"{_control(question.control)}Over all tasks every problem has equal weight. {WORLDS[outcome.request.scale]}"
     )
     if outcome.budget is not None:
         b = outcome.budget
@@ -109,8 +120,7 @@ def _tables(view: str, outcome: Reproduction, completions: Completions) -> Itera
 def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
     micro = outcome.asks
     yield (
-        "The paper's numbers are of the real benchmarks and other models. The micro world's are of generated problems, "
-        "so there is no gap to compute; the table lists them for reference."
+        OTHERS[outcome.request.scale]
         if micro
         else "Gap: ours minus theirs, also in combined standard errors. Theirs are reported, never measured here."
     )
@@ -188,7 +198,7 @@ def findings_of(outcome: Reproduction, completions: Completions) -> list[PaperFi
     """All comparisons of the micro question: first over all tasks, then by task. Skips missing arms."""
     question, results = outcome.question, []
     tasks = list(dict.fromkeys(cell for _, _, cell in outcome.records))
-    for view in outcome.request.views:
+    for view in outcome.views:
         comparisons, pooled = [], _pooled(outcome, view, tasks, completions)
         for other in filter(None, [question.control, *question.baselines]):
             pairs = []
@@ -245,7 +255,7 @@ def _adjusted(view: str, comparisons: Sequence[tuple], pooled: Mapping[str, Seed
 def standings(outcome: Reproduction, completions: Completions) -> list[Standing]:
     """The paper's cells with our scores. Generated problems have no gap, because they are not the benchmark."""
     target = outcome.question.target if outcome.asks else outcome.spec.method
-    view = STEPS if outcome.asks else PAPER
+    view = outcome.views[0] if outcome.asks else PAPER
     rows = []
     for cell in outcome.paper["cells"]:
         names = (cell["id"], cell["task"], f"{cell['task']}@micro")
@@ -293,7 +303,7 @@ def _float(value: Any) -> float | None:
 def words(outcome: Reproduction, findings: Sequence[PaperFinding]) -> list[str]:
     """The answer in sentences: for each view one on the baselines and one on the control, then the caveat."""
     question, sentences = outcome.question, []
-    for view in outcome.request.views:
+    for view in outcome.views:
         every = [f for f in findings if f.view == view]
         scope = ALL if any(f.scope == ALL for f in every) else next((f.scope for f in every), ALL)
         main = [f for f in every if f.scope == scope]
@@ -371,5 +381,5 @@ def findings_as_json(
             for (v, arm, cell), records in outcome.records.items()
         ],
         "missing": outcome.missing,
-        "views": {STEPS: "equal steps", COMPUTE: "equal compute"} if outcome.asks else {},
+        "views": {view: VIEWS[view].lower() for view in outcome.views} if outcome.asks else {},
     }

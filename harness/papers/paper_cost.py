@@ -76,7 +76,7 @@ def estimates(outcome: Reproduction, *, judge_pairs: bool = False) -> list[Paper
     judge = _Judge() if judge_pairs else None
     for piece in pieces(outcome):
         costs.append(_estimate(piece, outcome, request, judge))
-    if outcome.asks and COMPUTE in request.views:
+    if outcome.asks and outcome.question.equal_steps and COMPUTE in request.views:
         question = outcome.question
         target = next(e for e in costs if e.arm == question.target)
         for each in [e for e in costs if e.arm in question.baselines]:

@@ -77,6 +77,11 @@ class Reproduction:
         return self.spec.questions[self.request.scale]
 
     @property
+    def views(self) -> Sequence[str]:
+        """The requested views that the question has: without equal steps, equal compute alone."""
+        return self.request.views if not self.asks or self.question.equal_steps else (COMPUTE,)
+
+    @property
     def asks(self) -> bool:
         """Whether to ask the paper's question instead of running its rows."""
         return self.request.scale != PAPER
@@ -149,11 +154,16 @@ def _of_question(spec: PaperSpec, request: ReproduceRequest) -> Iterator[Piece]:
     chosen = {
         t: t for t in question.tasks if not request.only or t in request.only or t.partition("@")[0] in request.only
     }
+    if not question.equal_steps and COMPUTE not in request.views:
+        raise BadInput(f"{spec.name} asks at equal compute alone in the {request.scale} world; leave --view out")
+    view = STEPS if question.equal_steps else COMPUTE
     seeds = tuple(request.seeds) or question.seeds
     for name in question.references:  # not trained: one seed is enough
-        yield Piece(STEPS, name, name, question.recipe, tuple(request.settings), chosen, question.seeds[:1])
+        yield Piece(view, name, name, question.recipe, tuple(request.settings), chosen, question.seeds[:1])
     for arm in question.arms:
-        yield Piece(STEPS, arm.name, arm.method, question.recipe, (*arm.settings, *request.settings), chosen, seeds)
+        own = () if arm.steps is None else (f"training.steps={arm.steps}",)
+        settings = (*arm.settings, *own, *request.settings)
+        yield Piece(view, arm.name, arm.method, question.recipe, settings, chosen, seeds)
 
 
 def _real(task: str) -> str:
@@ -194,9 +204,12 @@ def _equal_compute(first: Iterable[Piece], outcome: Reproduction, announce: Anno
         steps = outcome.budget.steps.get(piece.arm)
         if steps is None:
             for cell in piece.tasks:
-                if records := outcome.records.get((STEPS, piece.arm, cell)):
+                if records := outcome.records.get((piece.view, piece.arm, cell)):
                     outcome.records[COMPUTE, piece.arm, cell] = records
         else:
+            # Another number of steps takes the place of one at which the cost was to be equal and is not.
+            for cell in piece.tasks if piece.view == COMPUTE else ():
+                outcome.records.pop((COMPUTE, piece.arm, cell), None)
             kept = (s for s in piece.settings if s.partition("=")[0].strip() != "training.epochs")
             settings = (*kept, f"training.steps={steps}")
             yield dataclasses.replace(piece, view=COMPUTE, settings=settings)

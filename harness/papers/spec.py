@@ -101,11 +101,12 @@ class ModelPair:
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm of the micro question: a method with its settings, under a ``name``."""
+    """One arm of a question: a method with its settings, under a ``name``."""
 
     name: str
     method: str
     settings: tuple[str, ...]
+    steps: int | None = None  # at which it costs as much as the others; None: those of the recipe
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,11 @@ class PaperQuestion:
     arms: tuple[Arm, ...]
     estimate: dict[str, Fact]
     caveat: str = ""  # what the world of the question cannot show
+
+    @property
+    def equal_steps(self) -> bool:
+        """Whether all arms train the recipe's steps. Otherwise each has steps at which all cost the same."""
+        return all(arm.steps is None for arm in self.arms)
 
     @property
     def baselines(self) -> list[str]:
@@ -251,10 +257,15 @@ def _question(value: Any, where: str) -> PaperQuestion:
     for number, arm in enumerate(value.get("arm", []), 1):
         if not isinstance(arm, dict) or not isinstance(arm.get("name"), str):
             raise BadInput(f"{where}.arm {number} needs a name")
-        _keys(arm, {"name", "method", "settings"}, f"{where}.arm {arm['name']}")
+        _keys(arm, {"name", "method", "settings", "steps"}, f"{where}.arm {arm['name']}")
+        steps = arm.get("steps")
+        if steps is not None and (type(steps) is not int or steps < 1):
+            raise BadInput(f"{where}.arm {arm['name']}: steps {steps!r} is not a whole number from 1")
         settings = arm.get("settings", {})
         words = tuple(f"method.{key}={options.as_word(inner)}" for key, inner in settings.items())
-        arms.append(Arm(arm["name"], arm.get("method", arm["name"]), words))
+        arms.append(Arm(arm["name"], arm.get("method", arm["name"]), words, steps))
+    if len({arm.steps is None for arm in arms}) > 1:
+        raise BadInput(f"{where}: give every arm steps of its own, at which all cost the same, or none of them")
     known = [arm.name for arm in arms]
     for key in ("target", "control"):
         if value.get(key) not in known and (key, value.get(key)) != ("control", None):

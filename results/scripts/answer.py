@@ -1,6 +1,6 @@
-"""Writes a paper's answer in the micro world from records as they are.
+"""Writes a paper's answer in the micro or small world from records as they are.
 
-    python -m results.scripts.answer PAPER FOLDER
+    python -m results.scripts.answer PAPER FOLDER [SCALE]      # micro (default) or small
 
 ``harness reproduce`` looks records up under the current version of every task and runs what is missing. Published
 records keep the version they were graded by, so their page is made from them: nothing runs. The step counts of equal
@@ -19,10 +19,10 @@ from harness.records import reported
 from harness.records.store import Store
 
 
-def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
+def outcome(paper: str, folder: Path, scale: str = "micro") -> reproduce.Reproduction:
     """The reproduction that the records below ``folder`` are of."""
     paper_spec = spec.load(paper, folder)
-    request = reproduce.ReproduceRequest(scale="micro", results=folder)
+    request = reproduce.ReproduceRequest(scale=scale, results=folder)
     reproduction = reproduce.Reproduction(paper_spec, request, reported.find(paper_spec.reported, folder))
     reproduction.budget = ComputeBudget(**json.loads(reproduction.file(".budget.json").read_text("utf-8")))
     # Which records each arm has, at equal steps and at equal compute, is what the reproduction stored.
@@ -32,13 +32,13 @@ def outcome(paper: str, folder: Path) -> reproduce.Reproduction:
     return reproduction
 
 
-def written(paper: str, folder: Path) -> tuple[reproduce.Reproduction, str, dict]:
+def written(paper: str, folder: Path, scale: str = "micro") -> tuple[reproduce.Reproduction, str, dict]:
     """The reproduction with its page and its numbers."""
-    reproduction, completions = outcome(paper, folder), Store(folder).completions
+    reproduction, completions = outcome(paper, folder, scale), Store(folder).completions
     findings, standings = page.findings_of(reproduction, completions), page.standings(reproduction, completions)
     text = page.answer_page(reproduction, findings, standings, completions)
     return reproduction, text, page.findings_as_json(reproduction, findings, standings)
 
 
 if __name__ == "__main__":
-    print(reproduce.write(*written(sys.argv[1], Path(sys.argv[2]))))
+    print(reproduce.write(*written(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])))
