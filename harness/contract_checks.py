@@ -188,13 +188,6 @@ _STATES = (
         "set them for the command",
     ),
     _GlobalState(
-        "the recursion limit",
-        sys.getrecursionlimit,
-        sys.setrecursionlimit,
-        ("setrecursionlimit",),
-        "leave it out",
-    ),
-    _GlobalState(
         "the process's timer",
         lambda: signal.getitimer(signal.ITIMER_REAL)[0] > 0,
         lambda before: None if before else signal.setitimer(signal.ITIMER_REAL, 0),
@@ -215,11 +208,17 @@ class ProcessState:
     """The current states; :meth:`changed` reports which of them user code changed."""
 
     def __init__(self) -> None:
+        self.limit = sys.getrecursionlimit()
         self.before = {state.name: state.now() for state in _STATES if state.here()}
 
     def changed(self) -> tuple[str, tuple[str, ...]] | None:
         """Restores changed states. Returns the first one, with its fix and the calls that cause it, or None."""
+        # The recursion limit comes first: under one that is too low no other state could be read.
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(self.limit)
         change = None
+        if limit != self.limit:
+            change = "changes the recursion limit, for everything else too; leave it out", ("setrecursionlimit",)
         for state in filter(_GlobalState.here, _STATES):
             # If the code imported torch itself, it started from torch's own values.
             before = self.before[state.name] if state.name in self.before else state.fresh()

@@ -1,10 +1,13 @@
 """Mistakes in people's own methods and tasks: each is one line with FILE:LINE; right files conform."""
 
 import gc
+import inspect
+import sys
 import warnings
 
 import pytest
 
+from harness.contract_checks import ProcessState
 from results.scripts.grading import fuzz_mistakes
 from results.scripts.grading.mistakes import HARMLESS, METHOD, METHODS, MISTAKES, TASK, TASKS, Mistake
 
@@ -42,3 +45,18 @@ def test_the_family_reports_what_conforms_and_what_raises(monkeypatch):
 def test_what_no_contract_knows_is_a_fault(tmp_path):
     odd = Mistake("method", "        raise KeyboardInterrupt\n", "", MISTAKES[0].old)
     assert "raises KeyboardInterrupt" in fuzz_mistakes.tried("method", [odd], tmp_path / "own_0.py")[1]
+
+
+def test_a_recursion_limit_just_above_the_stack_is_restored():
+    """Under it hardly anything can be called, so it is restored before anything else is looked at."""
+    before, restored = sys.getrecursionlimit(), 0
+    for room in range(2, 8):
+        watch = ProcessState()
+        try:
+            sys.setrecursionlimit(len(inspect.stack(0)) + room)
+        except RecursionError:  # Python refuses a limit below the stack
+            continue
+        change = watch.changed()
+        assert sys.getrecursionlimit() == before and "recursion limit" in change[0]
+        restored += 1
+    assert restored >= 4
