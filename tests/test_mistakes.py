@@ -1,7 +1,6 @@
 """Mistakes in people's own methods and tasks: each is one line with FILE:LINE; right files conform."""
 
 import gc
-import inspect
 import sys
 import warnings
 
@@ -49,14 +48,13 @@ def test_what_no_contract_knows_is_a_fault(tmp_path):
 
 def test_a_recursion_limit_just_above_the_stack_is_restored():
     """Under it hardly anything can be called, so it is restored before anything else is looked at."""
-    before, restored = sys.getrecursionlimit(), 0
-    for room in range(2, 8):
+    before, lowest = sys.getrecursionlimit(), 1
+    while True:  # Python refuses a limit below the stack, whose depth counts more than its frames
         watch = ProcessState()
         try:
-            sys.setrecursionlimit(len(inspect.stack(0)) + room)
-        except RecursionError:  # Python refuses a limit below the stack
-            continue
-        change = watch.changed()
-        assert sys.getrecursionlimit() == before and "recursion limit" in change[0]
-        restored += 1
-    assert restored >= 4
+            sys.setrecursionlimit(lowest)
+            break
+        except RecursionError:
+            lowest += 1
+    change = watch.changed()
+    assert sys.getrecursionlimit() == before > lowest > 10 and "recursion limit" in change[0]
