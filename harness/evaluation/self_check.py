@@ -26,6 +26,7 @@ from harness.metrics import metric_of
 from harness.task import Task
 from harness.types import Completion, Verdict
 
+TASKS_AT_ONCE = 3
 CHUNK = 64  # completions graded between progress updates
 NOTATIONS = "notations"  # name of the notation suite among the tasks
 NO_GOLD = "the task has no reference completions; give it a method gold_completion(problem)"
@@ -78,25 +79,23 @@ def check(names: Sequence[str], progress: Callable[[str, int, int, str], None]) 
     }
     board, waited = _Board(progress, len(every)), _Waited()
 
-    def in_turn(queue: Sequence[str]) -> dict[str, list[Checked]]:
-        results = {}
-        for name in queue:
-            report = functools.partial(board.report, name)
-            results[name] = [check_notations(report) if name == NOTATIONS else _check(name, report, waited)]
-            if not names and results[name][0].status == "skipped" and _has_micro(name):
-                results[name].append(_check(f"{name}@micro", report, waited))
-            board.finished(name)
+    def graded(name: str) -> list[Checked]:
+        report = functools.partial(board.report, name)
+        results = [check_notations(report) if name == NOTATIONS else _check(name, report, waited)]
+        if not names and results[0].status == "skipped" and _has_micro(name):
+            results.append(_check(f"{name}@micro", report, waited))
+        board.finished(name)
         return results
 
-    # Programs run in the sandbox, maths in workers of its own: a task of each at once keeps the cores busy while one
-    # waits for its slowest answer. A user's task may not bear company.
-    runs_programs = [name for name, task in classes.items() if task.runs_programs]
+    # Programs run in the sandbox, maths in workers of its own: several tasks at once keep the cores busy while one
+    # waits for its slowest answer. Programs come first, because some run for half a minute. A user's task may not
+    # bear company.
     ours = all(user_code.identity(task) == user_code.OURS for task in classes.values())
-    queues = [runs_programs, [name for name in every if name not in runs_programs]] if ours else [every]
-    with ThreadPoolExecutor(len(queues), thread_name_prefix="check") as threads:
+    queue = sorted(every, key=lambda name: not (name in classes and classes[name].runs_programs)) if ours else every
+    with ThreadPoolExecutor(TASKS_AT_ONCE if ours else 1, thread_name_prefix="check") as threads:
         try:
-            results = {name: checked for queue in threads.map(in_turn, queues) for name, checked in queue.items()}
-        except BaseException:  # after an interrupt or an error the other task ends at its next report
+            results = dict(zip(queue, threads.map(graded, queue), strict=True))
+        except BaseException:  # after an interrupt or an error the other tasks end at their next reports
             board.stopped = True
             raise
     return [checked for name in every for checked in results[name]]
