@@ -46,10 +46,10 @@ def render(
         return json.dumps(row_dicts(sections) if tasks else grid_objects(sections), indent=2, ensure_ascii=False)
     if format == "csv":
         return csv_text(row_dicts(sections)) if tasks else csv_text(*_flat_grid(sections))
-    tables = grid_sheets(sections) if layout.get("grid", False) and sections else []
+    tables = grid_tables(sections) if layout.get("grid", False) and sections else []
     for section in sections if tasks or layout.get("cards", False) else []:
-        tables += [_sheet(section, columns)] if tasks else []
-        tables += [cards_sheet(section)] if layout.get("cards", False) else []
+        tables += [_section_table(section, columns)] if tasks else []
+        tables += [cards_table(section)] if layout.get("cards", False) else []
     if format == "terminal":
         return terminal([*tables, *extra], width) or "No records."
     if format == "latex":
@@ -170,7 +170,7 @@ def _subtitle(section: Section) -> str:
     )
 
 
-def _sheet(section: Section, requested: Sequence[str] = ()) -> Table:
+def _section_table(section: Section, requested: Sequence[str] = ()) -> Table:
     """The table of a section; the score cell has its rank and the mark of a tie."""
     rows, columns = [], _columns(section, requested)
     for row in section.rows:
@@ -186,7 +186,7 @@ def _sheet(section: Section, requested: Sequence[str] = ()) -> Table:
     return Table(section.title, _subtitle(section), header, rows, notes, least=least, terms=terms)
 
 
-def grid_sheets(sections: Sequence[Section]) -> list[Table]:
+def grid_tables(sections: Sequence[Section]) -> list[Table]:
     """The table of all tasks; at equal steps, one table for each number of steps that several rows have."""
     shown, by_view = main_lines(sections)[0], defaultdict(list)
     for section in shown:
@@ -194,15 +194,15 @@ def grid_sheets(sections: Sequence[Section]) -> list[Table]:
     names, trained = labels_of(shown), lambda its: [line for line in grid_lines(its) if not line.reference]
     several = sorted((its for its in by_view.values() if len(trained(its)) > 1), key=lambda its: its[0].rows[0].steps)
     if len({section.task for section in shown}) == len(shown) or not several:
-        return [grid_sheet(sections)]
-    found = [replace(grid_sheet(its), title=its[0].view.capitalize()) for its in several]
+        return [grid_table(sections)]
+    found = [replace(grid_table(its), title=its[0].view.capitalize()) for its in several]
     rows = [row for section in shown if by_view[section.view] not in several for row in section.rows]
     if alone := dict.fromkeys(names[row.key] for row in rows if not row.reference):
         found[-1].notes.append(f"no other row has as many steps: {', '.join(alone)}")
     return found
 
 
-def grid_sheet(sections: Sequence[Section]) -> Table:
+def grid_table(sections: Sequence[Section]) -> Table:
     """One table of all tasks: rows by method, columns by task; missing cells are marked."""
     (sections, left_out), rows = main_lines(sections), []
     lines = grid_lines(sections)
@@ -226,7 +226,7 @@ def grid_sheet(sections: Sequence[Section]) -> Table:
     return Table("All tasks", subtitle, ["method", *heads.values()], rows, list(dict.fromkeys(notes)))
 
 
-def cards_sheet(section: Section) -> Table:
+def cards_table(section: Section) -> Table:
     """The convention cards of a section: one row per convention, one column per method."""
     cards = [(row.label + (RECONSTRUCTED if row.reconstruction else ""), row.convention) for row in section.rows]
     keys = dict.fromkeys(key for _, card in cards for key in card)

@@ -18,9 +18,15 @@ import torch
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmm_", "baddbmm_")  # all that a linear layer and attention call
 
 
+def native() -> bool:
+    """Whether oneDNN, which computes torch's products on a CPU, is there and has bfloat16 kernels for this one."""
+    found = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported")
+    return found and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def needed() -> bool:
     """Whether this processor lacks kernels for bfloat16 products, and this version of torch lets us replace them."""
-    return hasattr(torch.library, "get_kernel") and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.backends.mkldnn.is_available() and hasattr(torch.library, "get_kernel") and not native()
 
 
 @functools.cache

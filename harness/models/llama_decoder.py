@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from harness.models import adapters, devices
+from harness.models import adapters, bfloat16_products, devices
 from harness.models.head import Head, trunk
 
 FAMILY = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
@@ -312,7 +312,7 @@ def packing_pays(like: Tensor, weights: int, tokens: int) -> bool:
         return False
     operations = torch.ops.mkldnn
     known = all(hasattr(operations, name) for name in ("_reorder_linear_weight", "_linear_pointwise"))
-    return torch.backends.mkldnn.is_available() and known and operations._is_mkldnn_bf16_supported()
+    return known and bfloat16_products.native()
 
 
 def packed_product(weights: Sequence[Tensor], bias: Tensor | None, rows: int, otherwise: Product) -> Product:

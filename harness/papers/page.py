@@ -41,14 +41,14 @@ def answer_page(
     outcome: Reproduction, findings: Sequence[PaperFinding], beside: Sequence[Standing], completions: Completions
 ) -> str:
     """The whole page."""
-    paper, micro = outcome.paper, outcome.asks
+    paper = outcome.paper
     title = (
         f"{paper['title']}: its question in the {outcome.request.scale} world"
-        if micro
+        if outcome.asks
         else f"{paper['title']}: its rows, run here"
     )
     blocks = [f"# {title}", outcome.spec.about]
-    if micro:
+    if outcome.asks:
         blocks += ["## The answer", "\n".join(f"- {line}" for line in words(outcome, findings)), *_method(outcome)]
         for view in outcome.views:
             blocks += [f"## {VIEWS[view]}", *_comparisons(view, findings), *_tables(view, outcome, completions)]
@@ -118,10 +118,9 @@ def _tables(view: str, outcome: Reproduction, completions: Completions) -> Itera
 
 
 def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
-    micro = outcome.asks
     yield (
         OTHERS[outcome.request.scale]
-        if micro
+        if outcome.asks
         else "Gap: ours minus theirs, also in combined standard errors. Theirs are reported, never measured here."
     )
     counts = {cell["id"]: (cell["n"]["value"], cell["count"]) for cell in outcome.paper["cells"]}
@@ -135,7 +134,7 @@ def _beside(outcome: Reproduction, beside: Sequence[Standing]) -> Iterator[str]:
             PERCENT.signed(s.gap / 100)
             if s.gap is not None
             else "not comparable"
-            if micro and s.ours is not None
+            if outcome.asks and s.ours is not None
             else ""
         )
         in_errors = PERCENT.signed(s.gap_in_errors / 100) if s.gap_in_errors is not None else ""

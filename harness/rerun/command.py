@@ -70,16 +70,11 @@ class PlannedRerun:
     plan: Plan | None
     differs: str
     same_training: bool = False
+    of_task: bool = False  # whether what differs is only what the task decides, its version and its grader
 
     @property
     def exact(self) -> bool:
         return not self.differs
-
-    @property
-    def nearest(self) -> bool:
-        """Whether no other recipe can lead nearer: only what the task itself decides differs."""
-        of_task = ("protocol.version was ", "protocol.grader.", "is ")  # "PATH was A, is B"
-        return self.same_training and all(part.startswith(of_task) for part in self.differs.split(", "))
 
 
 def find(
@@ -99,7 +94,8 @@ def find(
         except BadInput as error:
             refusal = refusal or error
             continue
-        if tried.exact or tried.plan is None or tried.nearest:
+        # No other recipe leads nearer where only the task has changed.
+        if tried.exact or tried.plan is None or tried.of_task:
             return tried
         if best is None or tried.same_training > best.same_training:
             best = tried
@@ -229,16 +225,17 @@ def _try(record: Record, results: Path, replacements: Replacements, base: str, f
     (training,) = prepared.trainings
     same = training.training_id == record["training_id"]
     measured = measurement.of(prepared, training, prepared.tasks[0]).protocol
-    differs = [] if same else list(_leaves(spec, training.spec, ""))
-    differs += _leaves(protocol, measured, "protocol.")
-    return PlannedRerun(request, prepared, ", ".join(differs), same)
+    changes = {} if same else dict(_changes(spec, training.spec, ""))
+    changes |= _changes(protocol, measured, "protocol.")
+    of_task = same and all(key == "protocol.version" or key.startswith("protocol.grader.") for key in changes)
+    return PlannedRerun(request, prepared, ", ".join(changes.values()), same, of_task)
 
 
-def _leaves(there: Any, here: Any, path: str) -> Iterator[str]:
-    """How the plan differs from the record."""
+def _changes(there: Any, here: Any, path: str) -> Iterator[tuple[str, str]]:
+    """How the plan differs from the record: each key, and the change in words."""
     there, here = (json.loads(json.dumps(_bare(value))) for value in (there, here))  # JSON turns tuples into lists
     for key, was, is_now in leaves(there, here, path):
-        yield f"{key} was {_short(was)}, is {_short(is_now)}"
+        yield key, f"{key} was {_short(was)}, is {_short(is_now)}"
 
 
 def _bare(value: Mapping[str, Any]) -> dict[str, Any]:
