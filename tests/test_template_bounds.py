@@ -1,6 +1,9 @@
 """Chat templates of strangers: each that asks for endless work, memory or text ends in one line."""
 
+import contextlib
+import ctypes
 import resource
+import threading
 import time
 
 import pytest
@@ -49,6 +52,39 @@ def test_loops_without_end_are_ended_by_the_watch(monkeypatch):
     loops = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
     with pytest.raises(chat_template.TemplateRefused, match="processor time"):
         _rendered(loops + SAID)
+
+
+def test_the_watch_strikes_once(monkeypatch):
+    """A second exception would strike while the first one is handled, and leave the limit of memory behind."""
+    monkeypatch.setattr(chat_template, "SECONDS", 0.2)
+    before, struck = resource.getrlimit(resource.RLIMIT_AS), []
+
+    class Stubborn:
+        def apply_chat_template(self, turns, **how):
+            end = time.process_time() + 1.5
+            while time.process_time() < end:
+                try:
+                    sum(range(999))
+                except chat_template._TooLong as error:
+                    struck.append(error)
+            return "text"
+
+    assert chat_template.render(Stubborn(), []) == "text" and len(struck) == 1
+    assert resource.getrlimit(resource.RLIMIT_AS) == before and not chat_template._rendering
+
+
+def test_an_exception_that_comes_too_late_leaves_no_limit():
+    before = resource.getrlimit(resource.RLIMIT_AS)
+
+    class Late:
+        def apply_chat_template(self, turns, **how):
+            thread = ctypes.c_ulong(threading.get_ident())
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(chat_template._TooLong))
+            return "text"
+
+    with contextlib.suppress(chat_template.TemplateRefused):
+        chat_template.render(Late(), [])
+    assert resource.getrlimit(resource.RLIMIT_AS) == before and not chat_template._rendering
 
 
 def test_what_templates_do_is_within_the_bounds():

@@ -27,7 +27,7 @@ from harness.types import Source
 torch.set_num_threads(1)
 
 ELSEWHERE = {
-    "1 split invariance": "test_invariance.py::test_the_order_within_the_batch_and_its_split",
+    "1 split invariance": "test_invariance.py::test_the_width_of_the_checkpoints_the_order_of_the_batch_and_its_split",
     "1 over processes": "test_invariance.py::test_two_processes_equal_one",
     "2 what every reduction divides by": "test_objectives.py::test_the_loss_of_every_step_is_the_formula",
     "3 vocabulary: padded checkpoints": "test_invariance.py::test_the_width_of_the_checkpoints",

@@ -6,14 +6,14 @@ a billion characters, nested loops. Each rendering has a limit of processor time
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
+import math
 import os
 import resource
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,14 @@ def render(tokenizer: PreTrainedTokenizerBase, turns: Sequence[dict[str, Any]], 
     Raises TemplateRefused beyond a bound, and jinja's own errors, such as the template's ``raise_exception``.
     """
     _bound_the_sandbox()
+    limits = _begin()
     try:
-        with _watched(), _limited():
+        try:
             text = tokenizer.apply_chat_template(list(turns), tokenize=False, **how)
+        finally:
+            _end(limits)
     except _TooLong:
+        _end(limits)  # it may have struck in the first call; a second one never comes
         raise TemplateRefused(
             f"the template takes more than {SECONDS:g} s of processor time for one exchange"
         ) from None
@@ -93,47 +97,41 @@ def _check_size(operator: str, left: Any, right: Any) -> None:
             raise TemplateRefused(f"the template repeats something to {len(many) * times:,} characters or members")
 
 
-@contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    """Limits the address space of the process for a moment; an allocation beyond raises MemoryError."""
+def _begin() -> tuple[int, int] | None:
+    """Bounds a rendering of this thread: its processor time, and the address space of the process for the moment.
+
+    An allocation beyond raises MemoryError. Returns the limits of the address space to restore, if any were set.
+    """
+    thread = threading.get_ident()
+    _start_watch(os.getpid())
+    with _lock:
+        first = not _rendering  # the limit of the first of several threads applies to all
+        _rendering[thread] = _processor_time(thread) + SECONDS
+        return _limited() if first else None
+
+
+def _limited() -> tuple[int, int] | None:
+    """Limits the address space; returns the limits before, or None if they were tighter or are not known."""
     try:
         used = int(_MEMORY.read_text("ascii").split()[0]) * resource.getpagesize()
     except OSError:  # not Linux: the length is still bounded
-        yield
-        return
-    with _lock:
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        room = used + ROOM_BYTES
-        tighter = not _rendering_elsewhere() and all(
-            limit == resource.RLIM_INFINITY or room < limit for limit in (soft, hard)
-        )
-        if tighter:
-            resource.setrlimit(resource.RLIMIT_AS, (room, hard))
-    try:
-        yield
-    finally:
-        if tighter:
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    room = used + ROOM_BYTES
+    if any(limit != resource.RLIM_INFINITY and limit <= room for limit in (soft, hard)):
+        return None
+    resource.setrlimit(resource.RLIMIT_AS, (room, hard))
+    return soft, hard
 
 
-def _rendering_elsewhere() -> bool:
-    """Whether another thread renders too; the limit of the first one applies to both."""
-    return any(thread != threading.get_ident() for thread in _rendering)
-
-
-@contextlib.contextmanager
-def _watched() -> Iterator[None]:
-    """Makes the watch raise _TooLong in this thread after :data:`SECONDS` of its processor time."""
+def _end(limits: tuple[int, int] | None) -> None:
+    """Ends what :func:`_begin` began; may be called twice."""
     thread = threading.get_ident()
     with _lock:
-        _rendering[thread] = _processor_time(thread) + SECONDS
-    _start_watch(os.getpid())
-    try:
-        yield
-    finally:
-        with _lock:
-            del _rendering[thread]
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # an exception that came too late
+        _rendering.pop(thread, None)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None)  # an exception that came too late
+        if limits is not None:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 def _processor_time(thread: int) -> float:
@@ -152,6 +150,7 @@ def _watch() -> None:
         if not _rendering:  # take the lock only if needed: a fork would copy it
             continue
         with _lock:
-            for thread, end in _rendering.items():
+            for thread, end in list(_rendering.items()):
                 if _processor_time(thread) > end:
+                    _rendering[thread] = math.inf  # once: a second one would strike while the first is handled
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TooLong))
