@@ -14,6 +14,9 @@ demo: $(READY)
 	  && wait $$vcrd && wait $$gkd
 	$(BIN)/harness table --task humaneval
 
+# Bytecode is kept even where the environment says otherwise: the tests start dozens of interpreters.
+test quick: export PYTHONDONTWRITEBYTECODE :=
+
 # Sweeps start SLURM jobs and a Ray cluster, which outlive a test; they have a process of their own, which mostly waits
 # and so runs beside the others. Its report comes last.
 test: $(READY)

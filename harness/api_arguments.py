@@ -44,7 +44,7 @@ def seeds(given: int | Iterable[int]) -> list[int]:
     numbers = []
     for seed in listed:
         number = None if isinstance(seed, bool) else _whole(seed)
-        if number not in SEEDS:
+        if number is None or number not in SEEDS:  # a range would be searched for None
             raise BadInput(f"seeds: {seed!r:.80} is not a whole number from 0 to {SEEDS[-1]}")
         numbers.append(number)
     return numbers

@@ -88,16 +88,20 @@ def _left_over(method_class: type[Method]) -> type | None:
 
 def _field(method_class: type[Method], field: dataclasses.Field) -> None:
     """Checks one setting: it has a default that records can keep, of the field's type and in its range."""
-    where = error_location.of(method_class.Config, field.name)
+
+    def where() -> str:
+        """FILE:LINE of the setting, looked up only if something is wrong: it reads and parses the file."""
+        return error_location.of(method_class.Config, field.name)
+
     wanted = f'say {field.name}: TYPE = option(DEFAULT, "what it is")'
     if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-        raise BadInput(f"{where}: setting {field.name} of method {method_class.name} has no default; {wanted}")
+        raise BadInput(f"{where()}: setting {field.name} of method {method_class.name} has no default; {wanted}")
     meta, what = field.metadata, f"setting {field.name} of method {method_class.name}"
     bounds = [meta.get(name) for name in ("low", "high")]
     if not all(bound is None or isinstance(bound, int | float) for bound in bounds):
-        raise BadInput(f"{where}: {what} has a bound that is not a number: low and high are numbers or None")
+        raise BadInput(f"{where()}: {what} has a bound that is not a number: low and high are numbers or None")
     if not isinstance(meta.get("choices"), tuple | list | None) or not isinstance(meta.get("help", ""), str):
-        raise BadInput(f'{where}: {what} wants choices=("a", "b"), a tuple, and a help text')
+        raise BadInput(f'{where()}: {what} wants choices=("a", "b"), a tuple, and a help text')
     try:
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if fault := contract_checks.unrecordable(default):
@@ -110,12 +114,12 @@ def _field(method_class: type[Method], field: dataclasses.Field) -> None:
                 f"default of method {method_class.name}.{field.name}",
             )
     except BadInput as error:
-        raise BadInput(f"{where}: {error}") from None
+        raise BadInput(f"{where()}: {error}") from None
     except Exception as error:  # an annotation or a default of user code may raise anything
-        raise BadInput(f"{error_location.of_error(error) or where}: {error_location.message(error)}") from error
+        raise BadInput(f"{error_location.of_error(error) or where()}: {error_location.message(error)}") from error
     if field.name == "shuffle" and default is not False:
         fault = 'is the control of its weights: shuffle: bool = option(False, "control: shuffled weights")'
-        raise BadInput(f"{where}: {what} {fault}")
+        raise BadInput(f"{where()}: {what} {fault}")
 
 
 def made(method_class: type[Method], config: Any) -> Method:

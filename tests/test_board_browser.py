@@ -279,6 +279,26 @@ def test_the_keyboard_reaches_and_does_everything(show):
     assert driver.execute_script("return document.activeElement.id") == "by-method"
 
 
+def test_arrow_keys_go_from_problem_to_problem(show):
+    from selenium.webdriver.common.keys import Keys
+
+    driver = show("runs/vcrd-humaneval*s0*.html")
+    press = lambda *keys: driver.switch_to.active_element.send_keys(*keys)  # noqa: E731
+    state = """const all = Array.from(document.querySelectorAll('#list > li'));
+        return [all.indexOf(document.activeElement.closest('li')), all.map((one) => one.firstChild.open)]"""
+    count = driver.execute_script("document.querySelector('#list summary').focus(); " + state)[1].count(False)
+    opened = lambda number: [number, [place == number for place in range(count)]]  # noqa: E731
+    press(Keys.ARROW_DOWN)
+    assert count > 2 and driver.execute_script(state) == [1, [False] * count]
+    press(Keys.ENTER)
+    press(Keys.ARROW_DOWN)
+    assert driver.execute_script(state) == opened(2)  # the open one closes
+    press(Keys.ARROW_UP)
+    press(Keys.ARROW_UP)
+    press(Keys.ARROW_UP)
+    assert driver.execute_script(state) == opened(0)  # and stays at the first
+
+
 CONTRAST = """
 const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
 function rgb(color) { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);

@@ -13,6 +13,7 @@ from conftest import tiny_model
 from tiny_runs import close, distinct, make, method, near, pair, result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from two_processes import Group, Stopped, on_two, part, stopping, table
+from vllm_stub import serving
 
 from harness.method import Method, Step
 from harness.models.files import load_model, load_tokenizer
@@ -140,8 +141,23 @@ def kind(label) -> tuple:
 CUT = list({kind(label): label for label in reversed(LABELS)}.values())[::-1]
 
 
-def group(place, stopped, tied, folder, cut) -> Group:
-    """Every label, then those that go on from one process, those that stop, and the odd ones."""
+# Settings that one and two processes must share a step by: how it is cut, who updates the weights, which of them move.
+OPTIMIZERS = {
+    "grouped:gkd": {"micro_tokens": 30},
+    "muon:kd": {"optimizer": "muon"},
+    "sgd:kd": {"optimizer": "sgd", "learning_rate": 0.05},
+    "master:kd": {"precision": "bfloat16", "master_weights": "optimizer"},
+}
+ADAPTED = {kind: {"student": {"adapter": kind, "rank": 2, "alpha": 4.0}} for kind in ("lora", "dora")}
+KEPT = {"steps": 4, "checkpoint_every": 2}
+
+
+def group(place, stopped, tied, server, folder, cut) -> Group:
+    """Every label, then those that go on from one process, those that stop, and the odd ones.
+
+    Of the students with an adapter one checkpoints its layers, one is interrupted, and one is sampled by an engine, for
+    which every process gathers the weights and the first one hands them over.
+    """
     for label in STATEFUL:
         shutil.copytree(stopped / f"one-{label}", folder / f"resumed-{label}")
     shutil.copytree(stopped / "one-gkd", folder / "lost-0")
@@ -151,15 +167,34 @@ def group(place, stopped, tied, folder, cut) -> Group:
     more += [part("distillm2", "uneven", **UNEVEN), part("kd", "half", precision="bfloat16")]
     more += [part("gkd", "half", precision="bfloat16")]
     more += [part("gkd", "lost", apart=True, **SHORT)]
+    more += [part(*reversed(name.split(":")), **training) for name, training in OPTIMIZERS.items()]
+    more += [
+        part("gkd", kind, sections=table, micro_batch=2, gradient_checkpointing=kind == "lora")
+        for kind, table in ADAPTED.items()
+    ]
+    more += [part("kd", "half-way", stop=3, sections=ADAPTED["lora"], **KEPT)]
+    more += [part("opd", "engine", sections=engine(server, folder))]
     return Group(place[0], folder, cut, [*map(part, CUT if cut else LABELS), *more])
 
 
+def engine(server, folder) -> dict:
+    word = f"vllm:m@{server.url},weights={folder / 'shared'}"
+    return {"rollout": {"engine": word, "sync_every": 2, "temperature": 0.0, "max_new_tokens": 8}}
+
+
 @pytest.fixture(scope="module")
-def both(place, stopped, tied, tmp_path_factory):
+def server(place):
+    with serving(place[0][0]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def both(place, stopped, tied, server, tmp_path_factory):
     """One launch for whole and cut: {"ddp": (results, states, folder), "fsdp": …}."""
-    groups = [group(place, stopped, tied, tmp_path_factory.mktemp(name), name == "fsdp") for name in ("ddp", "fsdp")]
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("ddp", "fsdp")}
+    groups = [group(place, stopped, tied, server, folder, name == "fsdp") for name, folder in folders.items()]
     found = on_two(groups, place[1])
-    return {name: (*ends, own.folder) for name, ends, own in zip(("ddp", "fsdp"), found, groups, strict=True)}
+    return {name: (*ends, folder) for (name, folder), ends in zip(folders.items(), found, strict=True)}
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
@@ -264,6 +299,36 @@ def test_a_checkpoint_that_not_all_processes_see_is_one_line_of_each(two):
         line = state["lost:gkd"]
         assert "process 0 of 2 finds the checkpoint of step 1 and process 1 of 2 finds no checkpoint" in line
         assert f"lost-{rank}" in line and line.endswith("one shared disk") and "\n" not in line
+
+
+def test_grouped_micro_batches_and_optimizers_on_two_processes(place, two):
+    results, states, folder = two
+    cut = folder.name.startswith("fsdp")
+    assert "master_weights=optimizer is for one process" in states[0]["master:kd"]
+    if cut:
+        assert "optimizer=muon cannot be sharded" in states[1]["muon:kd"]
+    for name in ("grouped:gkd", "sgd:kd", *(() if cut else ("muon:kd",))):
+        label = name.partition(":")[2]
+        one = result(make(label, *place, name=f"one-{name}", **OPTIMIZERS[name]))
+        close(one, results[name], weights=2e-3 if name == "muon:kd" else 1e-4)
+
+
+def test_an_adapter_on_two_processes_equals_one(place, server, two):
+    results, states, folder = two
+    share = 0.5 if folder.name.startswith("fsdp") else 1.0
+    for kind, sections in ADAPTED.items():
+        close(result(make("gkd", *place, name=f"one-{kind}", sections=sections)), results[f"{kind}:gkd"])
+        assert [state[f"{kind}:gkd"]["share"] for state in states] == [share] * 2
+    whole = make("kd", *place, name="adapted", sections=ADAPTED["lora"], steps=4)
+    resumed = make("kd", *place[:2], folder, name="half-way", sections=ADAPTED["lora"], **KEPT)
+    close(result(whole), result(resumed))
+
+
+def test_an_engine_samples_the_student_of_two_processes(place, server, two):
+    results, _, folder = two
+    alone = make("opd", *place[:2], folder, name="alone", sections=engine(server, folder))
+    close(result(alone), results["engine:opd"])
+    assert [row["buffer_age"] for row in results["engine:opd"].curve] == [0, 1, 0]
 
 
 def test_neighbours_of_another_length_leave_a_token_alone(place):

@@ -9,7 +9,6 @@ import torch
 from accelerate.state import AcceleratorState
 from test_estimate import PAPER
 from tiny_runs import close, make, quiet, result
-from two_processes import Group, on_two, part
 
 from harness import plan, recipe
 from harness.errors import BadInput
@@ -220,30 +219,6 @@ def test_grouping_by_length_changes_only_rounding(models, prompts_file, tmp_path
     ]
     close(runs[0], runs[1])
     close(runs[0], runs[2])
-
-
-@pytest.mark.slow
-def test_two_processes_with_grouped_micro_batches_and_other_optimizers(models, prompts_file, tmp_path):
-    more = [
-        part("gkd", "grouped", micro_tokens=30),
-        part("kd", "muon", optimizer="muon"),
-        part("kd", "sgd", optimizer="sgd", learning_rate=0.05),
-        part("kd", "master", precision="bfloat16", master_weights="optimizer"),
-    ]
-    groups = [Group(models, tmp_path / name, name == "cut", more) for name in ("whole", "cut")]
-    for group in groups:
-        group.folder.mkdir()
-    (whole, refused), (cut, refused_cut) = on_two(groups, prompts_file)
-    one = result(make("gkd", models, prompts_file, tmp_path, name="one", micro_tokens=30))
-    sgd = result(make("kd", models, prompts_file, tmp_path, name="sgd", optimizer="sgd", learning_rate=0.05))
-    for found in (whole, cut):
-        close(one, found["grouped:gkd"])
-        close(sgd, found["sgd:kd"])
-    close(
-        result(make("kd", models, prompts_file, tmp_path, name="m", optimizer="muon")), whole["muon:kd"], weights=2e-3
-    )
-    assert "master_weights=optimizer is for one process" in refused[0]["master:kd"]
-    assert "optimizer=muon cannot be sharded" in refused_cut[1]["muon:kd"]
 
 
 def planned(tiny_world, tmp_path, *settings):

@@ -147,7 +147,7 @@ def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path,
         "micro",
         "--results",
         str(results),
-        "--budget",
+        "--cost",
         "flops",
     ]
     for setting in ("training.steps=2", "training.batch=2", "evaluation.limit=3", "data.limit=4"):
@@ -172,6 +172,19 @@ def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path,
     assert text.strip() == (results / "reproductions/small-micro.md").read_text("utf-8").strip()
     for word in ("reconstruction", "## Equal steps", "## Equal compute", "not comparable", "generated problems"):
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["--cost", "tokens"], "--cost is for the paper's question; give --scale micro or --scale small, too"),
+        (["--view", "steps"], "--view is for the paper's question"),
+        (["--scale", "micro", "--view", "steps", "--cost", "tokens"], "--cost is the unit of equal compute"),
+    ],
+)
+def test_options_that_nothing_would_read_are_refused(words, refusal, tmp_path, capsys):
+    assert main(["reproduce", "vcrd", "--dry-run", *words, "--results", str(tmp_path)]) == 2
+    assert refusal in capsys.readouterr().err
 
 
 def test_arms_with_steps_of_their_own_are_compared_at_equal_compute_alone(tmp_path, capsys):

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import close, make, result
-from two_processes import Group, on_two, part
-from vllm_stub import serving
+from tiny_runs import make, result
 
 from harness import plan, recipe
 from harness.cli import main
@@ -56,44 +54,6 @@ def test_checkpointed_layers_keep_less_for_the_backward_pass(models):
             model.model(input_ids=torch.arange(200)[None], use_cache=False)
         kept.append(sum(sizes.values()))
     assert kept[1] < 0.4 * kept[0]
-
-
-@pytest.mark.slow
-def test_an_adapter_on_two_processes_equals_one(models, prompts_file, tmp_path):
-    """Replicated and sharded: two adapters and checkpointed layers; one interrupted on two that goes on from its
-    checkpoint on one; and a student that an engine samples, whose weights every process gathers and the first one hands
-    over.
-    """
-    kinds = {kind: {"student": {"adapter": kind, "rank": 2, "alpha": 4.0}} for kind in ("lora", "dora")}
-    kept = {"steps": 4, "checkpoint_every": 2}
-    one = {k: result(make("gkd", models, prompts_file, tmp_path, name=k, sections=kinds[k])) for k in kinds}
-    whole = result(make("kd", models, prompts_file, tmp_path, name="whole", sections=kinds["lora"], steps=4))
-    with serving(models[0]) as server:
-        groups = [adapted(models, tmp_path / name, name == "sharded", kinds, kept, server) for name in KINDS]
-        for group, (found, states) in zip(groups, on_two(groups, prompts_file), strict=True):
-            alone = make("opd", models, prompts_file, group.folder, name="alone", **group.parts[-1]["training"])
-            close(result(alone), found["engine:opd"])
-            assert [row["buffer_age"] for row in found["engine:opd"].curve] == [0, 1, 0]
-            for kind in kinds:
-                close(one[kind], found[f"{kind}:gkd"])
-                assert all(state[f"{kind}:gkd"]["share"] == (0.5 if group.cut else 1.0) for state in states)
-            resumed = make("kd", models, prompts_file, group.folder, name="cut", sections=kinds["lora"], **kept)
-            close(whole, result(resumed))
-
-
-KINDS = ("replicated", "sharded")
-
-
-def adapted(models, folder, cut, kinds, kept, server) -> Group:
-    folder.mkdir()
-    parts = [
-        part("gkd", kind, sections=table, micro_batch=2, gradient_checkpointing=kind == "lora")
-        for kind, table in kinds.items()
-    ]
-    parts.append(part("kd", "cut", sections=kinds["lora"], stop=3, **kept))
-    word = f"vllm:m@{server.url},weights={folder / 'shared'}"
-    engine = {"rollout": {"engine": word, "sync_every": 2, "temperature": 0.0, "max_new_tokens": 8}}
-    return Group(models, folder, cut, [*parts, part("opd", "engine", sections=engine)])
 
 
 def request(path, *settings, methods=("kd", "sft"), **more):

@@ -10,7 +10,7 @@ import pytest
 from harness.cli import main, parser
 from harness.commands import NAMES, arguments
 from harness.leaderboard.table import leaderboard, render
-from harness.leaderboard.text_tables import Table, TableCell, terminal
+from harness.leaderboard.text_tables import Table, TableCell, plain, terminal
 from harness.records.store import Store
 
 MICRO = Path(__file__).parent.parent / "results/micro"
@@ -198,3 +198,16 @@ def test_a_run_takes_a_protocol_by_the_hash_of_its_card():
             assert protocol_called(["amc23@micro"], digits[:8]) == (None if name == OWN else name)
     assert protocol_called(["amc23@micro"], "qwen25-math") == "qwen25-math"
     assert protocol_called(["amc23@micro"], "ffffffff") == "ffffffff"
+
+
+def test_long_texts_of_a_narrow_table_stand_below_it_once_each_with_their_rows():
+    rows = [plain("one", "1.0", "sampled once", "unknown"), plain("two", "2.0", "sampled once", "a family")]
+    sheet = Table("title", "", ["reported", "value", "decoding", "student"], rows, words=True, below=(2, 3))
+    wide, narrow = (terminal([sheet], width, colour=False).splitlines() for width in (80, 30))
+    assert not any("decoding:" in line for line in wide) and sum("sampled once" in line for line in wide) == 2
+    assert [line.rstrip() for line in narrow[-4:]] == [
+        "two       2.0",
+        "decoding: sampled once",
+        "student: unknown  (one)",
+        "student: a family  (two)",
+    ]

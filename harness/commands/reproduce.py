@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from harness.commands import arguments
+from harness.errors import BadInput
 from harness.leaderboard import COMPUTE, DEFAULT_UNIT, STEPS, UNITS
 
 
@@ -35,10 +36,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     arguments.values(
         command, "--set", dest="settings", metavar="KEY=VALUE", help="change settings: training.steps=50, …; repeatable"
     )
-    command.add_argument(
-        "--view", choices=(STEPS, COMPUTE, "both"), default="both", help="of the question (default: both)"
-    )
-    command.add_argument("--budget", choices=UNITS, default=DEFAULT_UNIT, help="what equal compute is measured in")
+    command.add_argument("--view", choices=(STEPS, COMPUTE, "both"), help="of the question (default: both)")
+    command.add_argument("--cost", choices=UNITS, help="the unit of equal compute (default: flops)")
     arguments.values(
         command,
         "--published",
@@ -57,6 +56,7 @@ def call(args: argparse.Namespace) -> str:
     from harness.papers import spec
     from harness.records import reported
 
+    _check(args)
     paper_spec = spec.load(args.paper, args.results)
     paper = reported.find(paper_spec.reported, args.results)
     request = paper_runs.ReproduceRequest(
@@ -68,8 +68,8 @@ def call(args: argparse.Namespace) -> str:
         judge=args.judge,
         device=args.device,
         published=args.published,
-        views=("steps", "compute") if args.view == "both" else (args.view,),
-        unit=args.budget,
+        views=(STEPS, COMPUTE) if args.view in (None, "both") else (args.view,),
+        unit=args.cost or DEFAULT_UNIT,
     )
     if args.dry_run:
         from harness.papers import paper_cost
@@ -83,6 +83,15 @@ def call(args: argparse.Namespace) -> str:
         gaps += [f"left out: {what}: {why}" for what, why in paper_spec.left_out.items()]
         return arguments.fitted("\n".join([paper_cost.text(guessed) if guessed else "nothing can be run here", *gaps]))
     return _run(args, paper_spec, request, paper)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raises BadInput for a view, or a unit of cost, of a question that is not asked."""
+    if args.scale == "paper" and (args.view or args.cost):
+        option = "--view" if args.view else "--cost"
+        raise BadInput(f"{option} is for the paper's question; give --scale micro or --scale small, too")
+    if args.cost and args.view == STEPS:
+        raise BadInput("--cost is the unit of equal compute, which --view steps leaves out")
 
 
 def _run(args: argparse.Namespace, paper_spec, request, paper) -> str:

@@ -36,8 +36,9 @@ class TableCell:
 class Table:
     """The first cell of a row names it; the others are right-aligned numbers, or text if ``words``.
 
-    ``least`` names the columns, by position, that a narrow terminal leaves out, the least important first; ``terms``
-    says what a column means, which a terminal prints below those that it shows.
+    ``least`` names the columns, by position, that a narrow terminal leaves out, the least important first; ``below``
+    those whose texts it writes under the table, each once with the rows it is of; ``terms`` says what a column means,
+    which a terminal prints below those that it shows.
     """
 
     title: str
@@ -47,6 +48,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     words: bool = False
     least: Sequence[int] = ()
+    below: Sequence[int] = ()
     terms: Mapping[int, str] = field(default_factory=dict)
 
 
@@ -172,11 +174,24 @@ def _print(console: Console, table: Table, width: int) -> None:
     blocks, left_out = _fitting(table, width)
     for columns in blocks:
         console.print(_terminal_block(table, columns))
+    if not set(table.below) & {column for columns in blocks for column in columns}:
+        for line in (line for column in table.below for line in _below(table, column)):
+            console.print(Text(printable(line)))
     shown = [table.terms[column] for columns in blocks for column in columns if column in table.terms]
     notes = [*(["; ".join(shown)] if shown else [])]
     notes += [f"hidden to fit the width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
     for note in [*map(_shortened, table.notes), *notes]:
         console.print(Text(printable(note), style="dim"))
+
+
+def _below(table: Table, column: int) -> Iterator[str]:
+    """The texts of a column, each once; where rows differ, with the rows that have it."""
+    rows: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        rows.setdefault(row[column].text, {})[row[0].text] = None
+    for text, names in rows.items():
+        if text:
+            yield f"{table.header[column]}: {text}" + (f"  ({'; '.join(names)})" if len(rows) > 1 else "")
 
 
 def _shortened(note: str) -> str:
@@ -203,10 +218,13 @@ def _terminal_cell(cell: TableCell) -> Text:
 def _fitting(table: Table, width: int) -> tuple[list[list[int]], list[str]]:
     """The columns of each block that fit next to the first one, and the headings of those left out.
 
-    A table with removable columns (``Table.least``) loses those; any other is split into several blocks.
+    A table with removable columns (``Table.least``) loses those, one with columns of long texts (``Table.below``) all
+    of these; any other is split into several blocks.
     """
     room = width - min(_width(table, 0), max(NARROWEST, width // 3))
     columns = list(range(1, len(table.header)))
+    if sum(_width(table, column) + 2 for column in columns) > room:
+        columns = [column for column in columns if column not in table.below]
     left_out: list[str] = []
     for least in table.least:
         if sum(_width(table, column) + 2 for column in columns) <= room:

@@ -100,30 +100,31 @@ def beside_measured(
             plain(
                 f"{cell.paper}: {cell.locator}, {cell.method}",
                 row.task,
-                row.method,
                 cell.text + (f" ±{error:.1f}" if error is not None else "") + ("?" if cell.doubt else ""),
-                f"{cell.student} <- {cell.teacher}",
                 "; ".join(f"{s.scale.text(r.score)} [{s.scale.text(r.low)}–{s.scale.text(r.high)}]" for s, r in ours)
                 or UNMEASURED,
+                row.method,
+                f"{cell.student} <- {cell.teacher}",
                 "; ".join(dict.fromkeys(words for s, r in ours for words in differences(row, s, r))),
             )
         )
     if not lines:
         return None
-    header = ["printed", "task", "method here", "value ± SE", "student <- teacher", "ours (measured)", "what differs"]
+    header = ["printed", "task", "value ± SE", "ours (measured)", "method here", "student <- teacher", "what differs"]
     notes = ["Printed cells take no part in any rank, test or mean. ?: the collection marks the cell as doubtful."]
-    return Table("Printed in papers' tables, not measured here", "", header, lines, notes, words=True)
+    title = "Printed in papers' tables, not measured here"
+    return Table(title, "", header, lines, notes, words=True, below=range(4, 7))
 
 
 def differences(row: PrintedRow, section: Section, ours: LeaderboardRow) -> list[str]:
     """The differences between a record and the printed cell, as far as the paper states them."""
-    models, cell = row.pair.facts["models"], row.theirs
+    models, cell = row.pair.table()["models"], row.theirs
     protocol = section.firsts[ours.key]["protocol"]
     lines = [
         f"{side}: {theirs} there, {mine or 'none'} here"
         for side, theirs, mine in (
-            ("student", models["student"].value, ours.student),
-            ("teacher", models["teacher"].value, ours.teacher),
+            ("student", models.get("student"), ours.student),
+            ("teacher", models.get("teacher"), ours.teacher),
         )
         if theirs != mine
     ]

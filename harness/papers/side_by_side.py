@@ -31,19 +31,19 @@ def beside_measured(
                 cell["task"],
                 f"{cell['value']['value']:g}" + (f" ±{error:.1f}" if error is not None else ""),
                 f"{count}/{n} ({cell['count']['status']})" if count is not None else f"n = {n}" if n else "",
+                "; ".join(map(_interval, ours)) or UNMEASURED,
                 _fact_text(cell["decoding"]),
                 _fact_text(cell["judge"]) if _judged(cell) else "",
                 f"{_fact_text(cell['student'])} <- {_fact_text(cell['teacher'])}",
-                "; ".join(map(_interval, ours)) or UNMEASURED,
             )
         )
     if not rows:
         return None
-    header = ["reported", "task", "value ± SE", "count", "decoding", "judge", "student <- teacher", "ours (measured)"]
+    header = ["reported", "task", "value ± SE", "count", "ours (measured)", "decoding", "judge", "student <- teacher"]
     shown = [paper for paper in papers if any(True for _ in _cells([paper], tasks))]
     notes = [f"{paper['id']}: {paper['title']}. {paper['about']}" for paper in shown]
     notes.append("SE: binomial, from n. Reported values take no part in any rank, test or mean.")
-    return Table("Reported by papers, not measured here", "", header, rows, notes, words=True)
+    return Table("Reported by papers, not measured here", "", header, rows, notes, words=True, below=range(5, 8))
 
 
 def objects(papers: Sequence[Paper], like: Sequence[str], tasks: Collection[str] | None = None) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,18 @@ class ModelPair:
 
     name: str
     cells: tuple[str, ...]
-    facts: Facts
+    stated: Facts  # by the file
+    method: str  # of the paper, whose settings are facts too
     printed: PrintedRows | None = None
+
+    @cached_property
+    def facts(self) -> Facts:
+        """All facts: those of the file, and the defaults of the recipe and the method. Imports the method."""
+        return {part: inner for part in (*PARTS, "method", "estimate") if (inner := self._filled(part))}
+
+    def _filled(self, part: str) -> dict[str, Fact]:
+        stated = self.stated.get(part, {})
+        return _defaults(part, stated, self.method) | stated
 
     def recipe(self) -> Recipe:
         """The training recipe of the facts. Raises BadInput for an unknown key or a wrong value."""
@@ -87,10 +98,11 @@ class ModelPair:
 
     def table(self) -> dict[str, dict[str, Any]]:
         """The facts as in a recipe's file, without None."""
+        filled = {part: self._filled(part) for part in PARTS}
         return {
-            part: {key: fact.value for key, fact in self.facts[part].items() if fact.value is not None}
-            for part in PARTS
-            if part in self.facts
+            part: {key: fact.value for key, fact in inner.items() if fact.value is not None}
+            for part, inner in filled.items()
+            if inner
         }
 
     @property
@@ -197,11 +209,9 @@ def _pair(name: str, value: Any, shared: Facts, method: str, where: str) -> Mode
         raise BadInput(f'{where}: needs cells = ["…"], the paper\'s cells that it is for, or printed rows')
     rows = _printed(value["printed"], f"{where}: printed") if "printed" in value else None
     own = _sections({key: inner for key, inner in value.items() if key not in ("cells", "printed")}, where)
-    facts = {part: shared.get(part, {}) | own.get(part, {}) for part in (*PARTS, "method", "estimate")}
-    facts = {part: _defaults(part, inner, method) | inner for part, inner in facts.items()}
-    facts = {part: inner for part, inner in facts.items() if inner}
-    _check_estimate(facts.get("estimate", {}), f"{where}: estimate")
-    pair = ModelPair(name, tuple(value.get("cells", ())), facts, rows)
+    stated = {part: shared.get(part, {}) | own.get(part, {}) for part in (*PARTS, "method", "estimate")}
+    _check_estimate(stated["estimate"], f"{where}: estimate")
+    pair = ModelPair(name, tuple(value.get("cells", ())), stated, method, rows)
     pair.recipe()
     return pair
 

@@ -66,6 +66,23 @@ function item(id, marks, why, fill) {
   made.append(details);
   return made;
 }
+// The arrow keys go from the item in focus to the next or the one before; if it is open, that one opens instead of it.
+function arrows(list, more) {
+  list.onkeydown = (event) => {
+    const here = event.target.closest("summary")?.parentNode.parentNode;
+    if (here?.parentNode !== list || !["ArrowDown", "ArrowUp"].includes(event.key)) return;
+    if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    if (event.key === "ArrowDown" && !here.nextSibling && !more.hidden) more.click();
+    const there = event.key === "ArrowDown" ? here.nextSibling : here.previousSibling;
+    event.preventDefault();
+    if (!there) return;
+    const [from, to] = [here.firstChild, there.firstChild];
+    to.open = from.open;
+    from.open = false;
+    to.firstChild.focus();
+    to.scrollIntoView({ block: to.open ? "start" : "nearest" });
+  };
+}
 // A list with buttons by kind and a search: `matches(row, words)` says whether a row holds them.
 function listing({ rows, kinds, chosen, card, matches }) {
   let kind = chosen, wanted = [], shown = 0;
@@ -86,6 +103,7 @@ function listing({ rows, kinds, chosen, card, matches }) {
   choices(by("kinds"), kinds, chosen, (value) => { kind = value; show(); });
   field.oninput = show;
   by("more").onclick = more;
+  arrows(list, by("more"));
   show();
 }
 // Words of two texts that are in one and not in the other, by the longest common run of words.
