@@ -127,6 +127,12 @@ def _is_path(name: str) -> bool:
 def _built_in(kind: str) -> list[Entry]:
     if kind not in (METHODS, TASKS):
         return [entry for home in KINDS[kind].homes for entry in _of_module(home)]
+    return _files_of(kind)
+
+
+@functools.cache
+def _files_of(kind: str) -> list[Entry]:
+    """The entries of the folder ``methods`` or ``tasks``, whose files do not change while a command runs."""
     spec = importlib.util.find_spec(f"harness.{kind}")
     assert spec is not None and spec.origin is not None  # part of this package
     folder = Path(spec.origin).parent

@@ -112,6 +112,7 @@ def test_files_stay_small_and_say_what_they_are_for():
     assert not wrong
 
 
+@pytest.mark.slow
 def test_the_graders_and_the_sandbox_never_load_torch():
     code = (
         "import importlib, pkgutil, sys, harness.grading, harness.sandbox\n"

@@ -79,6 +79,7 @@ def plainly(ours, monkeypatch, *asked):
         return ours.continue_ids(*asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILY)
 def test_captured_steps_write_the_same_texts(capturing, name):
     """Rows leave, enter and move, the cache grows; then every step is a replay, in which no Python of it runs."""

@@ -516,6 +516,7 @@ def no_worker_left():
     pool.shared_pool().close()
 
 
+@pytest.mark.slow
 def test_every_rule_accepts_what_it_is_for_and_refuses_the_rest():
     asked = [
         (Gold(gold, **rules), answer, expected)

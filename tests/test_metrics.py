@@ -389,6 +389,7 @@ def test_numbers_with_half_their_interval():
     assert text_tables.spread(0.5, 0.4, 0.6) == "50.0 ±10.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", VALUES)
 def test_figures_and_pages_are_drawn_on_the_scale(tmp_path, scale):
     store = store_of(tmp_path, scale)

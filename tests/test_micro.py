@@ -236,6 +236,7 @@ def test_shipped_models_share_the_tokenizer_and_the_recipes_of_the_code():
         assert models[role]["recipe"] == json.loads(json.dumps(asdict(recipe)))
 
 
+@pytest.mark.slow
 def test_the_shipped_teacher_solves_nearly_all_and_the_student_leaves_room():
     measure = pytest.importorskip("harness.micro.build").measure
     sample = [example for task in ("amc23", "humaneval", "alpaca_eval") for example in world.held_out(task)[:60]]
@@ -246,6 +247,7 @@ def test_the_shipped_teacher_solves_nearly_all_and_the_student_leaves_room():
         assert 0.1 < student[family]["correct"] / student[family]["total"] < 0.7
 
 
+@pytest.mark.slow
 def test_a_build_repeats_bit_for_bit_and_learns(tmp_path):
     build = pytest.importorskip("harness.micro.build")
     stages = (build.BuildStage("fresh", 24), build.BuildStage("labelled", 4, rate=0.3))

@@ -222,6 +222,7 @@ def place(prompts_file, tmp_path_factory):
     return pair(tmp_path_factory.mktemp("pair")), prompts_file, tmp_path_factory.mktemp("runs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", distinct())
 def test_the_loss_of_every_step_is_the_formula_over_its_whole_texts(place, label, monkeypatch):
     """From the texts that the loop collected, through transformers' own full logits, to the number in the curve."""
@@ -342,6 +343,7 @@ IDENTITIES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("one", "settings", "other", "others"), IDENTITIES)
 def test_methods_meet_where_their_formulas_do(place, one, settings, other, others):
     """Whole runs: the same losses and the same weights."""

@@ -270,6 +270,7 @@ def test_a_pair_with_a_vocabulary_cut_trains(tmp_path, run):
     assert len(records) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["sft", "kd gkd", "seqkd", "skd"])
 def test_text_of_tokens_that_only_one_side_has_is_trained_on(tmp_path, run, monkeypatch, method):
     """A token, the padding included, for which the teacher has no row is written in pieces or replaced."""

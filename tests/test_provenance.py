@@ -61,6 +61,7 @@ def test_this_checkout_names_its_own_commit():
     assert record.provenance("cpu")["commit"] == head.stdout.strip()
 
 
+@pytest.mark.slow
 def test_what_decides_rounding_is_recorded():
     code = (
         "import json, sys; from harness.records import record; before = record.provenance('cpu');"

@@ -177,6 +177,7 @@ def test_an_installed_plugin_trains_and_is_recorded(installed, models, prompts_f
     assert re.fullmatch(r"harness-plugin-example 0.3.0 sha256:[0-9a-f]{16}", record["protocol"]["code"])
 
 
+@pytest.mark.slow
 def test_two_owners_of_one_name_are_both_named(installed, tmp_path):
     info = tmp_path / "rival-1.0.dist-info"
     info.mkdir()

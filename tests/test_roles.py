@@ -47,6 +47,7 @@ def strangers(store):
     return store
 
 
+@pytest.mark.slow
 def test_a_reference_of_any_name_is_ranked_nowhere(strangers, tmp_path, capsys):
     (section,) = leaderboard(strangers.all()[0], None, strangers.completions)
     ranks = {row.method: row.rank for row in section.rows}

@@ -132,6 +132,7 @@ def test_control_runs_each_weighting_method_and_its_shuffled_control(command, ca
     assert found[0]["cost"]["generated_tokens"] == found[1]["cost"]["generated_tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "setting", "where"),
     [

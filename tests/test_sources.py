@@ -132,6 +132,7 @@ def adapter(base: Path, folder: Path, **changes) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_into_its_base(models, tmp_path):
     import peft
 

@@ -155,6 +155,7 @@ STATEFUL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("label", "settings", "training"), STATEFUL)
 def test_a_run_resumed_in_its_middle_ends_the_same_to_the_bit(place, tmp_path, label, settings, training):
     models, prompts, _ = place

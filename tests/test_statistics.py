@@ -90,6 +90,7 @@ def test_the_interval_stays_within_bounds_and_contains_the_mean():
         assert 0 <= low <= scores.mean() <= high <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [30, 164, 805])
 @pytest.mark.parametrize("kind", ["avg@32", "avg@4", "win rate"])
 def test_intervals_of_averages_cover_95_percent(kind, n):
@@ -270,6 +271,7 @@ def test_scores_of_different_problems_cannot_be_paired():
             pair([1, 0], [1, 0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [30, 164, 805])
 def test_the_paired_bootstrap_covers_the_true_difference_of_averages(n):
     """avg@4 of two methods whose chances at a problem are alike: the pairing removes most of the variance."""

@@ -102,6 +102,7 @@ def test_a_moving_average_has_the_initial_and_the_live_student_as_its_ends(place
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["sdft@paper", "opsd", "gopd", "sdpo", "grpo"])
 def test_a_run_resumed_in_its_middle_ends_the_same(place, label, monkeypatch):
     models, prompts, folder = place

@@ -292,6 +292,7 @@ def test_imitkd_leaves_the_data_behind():
         assert kinds.count(Source.DATA) == pytest.approx(1000 * share, abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eopd", "iw_opd", "pw_opd", "pw_opsd", "reopold", "sdpo", "selectkd", "tip", "vcrd"])
 def test_every_weighting_method_has_its_control(place, name):
     """The same weights on other tokens: another loss, the same sum of weights."""
