@@ -98,9 +98,8 @@ def value(raw: bytes, *, finite: bool = True) -> Any:
     nested = depth(raw)
     if nested > NESTING:
         raise BadInput(f"is not JSON within bounds (brackets nested more than {NESTING} deep)")
-    numbers = {"parse_int": _whole, "parse_float": _real, "parse_constant": _no_number} if finite else {}
     try:
-        return json.loads(text(raw), **({"parse_int": _whole} | numbers))
+        return (_FINITE if finite else _ANY).decode(text(raw))
     except json.JSONDecodeError as error:
         raise BadInput(f"is not JSON (line {error.lineno}: {error.msg})") from None
     except RecursionError:
@@ -203,6 +202,11 @@ def _real(digits: str) -> float:
 
 def _no_number(word: str) -> NoReturn:
     raise BadInput(f"is not JSON within bounds ({word} is no finite number)")
+
+
+# Made once: json.loads would make one for every line of the completions.
+_FINITE = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_no_number)
+_ANY = json.JSONDecoder(parse_int=_whole)
 
 
 def _amount(size: int) -> str:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import pytest
 import harness
 from harness import api
 from harness.cli import main
+from harness.evaluation import questions
+from harness.types import Problem, Prompt
 
 ROOT = Path(__file__).parent.parent
 MICRO = ROOT / "results/micro"
@@ -118,6 +121,23 @@ def test_completions_carry_prompt_and_reference():
     first = frame.iloc[0]
     assert first.prompt.startswith("Compute 2 + 3 * 4 - 3") and first.reference == "6"
     assert frame.score.sum() == 45
+
+
+@pytest.mark.parametrize(
+    ("reference", "shown"),
+    [
+        (None, None),
+        ("6", "6"),
+        (("only",), "only"),
+        (("one", "another"), "one\n\nor\n\nanother"),
+        (SimpleNamespace(answer="6"), "6"),
+        ({"text": "a reply"}, "a reply"),
+        ((("punctuation:no_comma", {}),), "(('punctuation:no_comma', {}),)"),
+        (["9" * 5000, 1], None),
+    ],
+)
+def test_a_reference_is_shown_as_a_person_reads_it(reference, shown):
+    assert questions.reference_text(Problem("0", Prompt("", ""), reference)) == shown
 
 
 def test_completions_of_other_data_come_without_questions(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from harness.errors import BadInput
 from harness.evaluation.benchmarks import GENERATED, LM_EVAL, locate, open_unjudged
 from harness.types import Problem
 
+LONGEST = 4000  # characters of a reference without such a part: the hidden tests of a contest problem are megabytes
 REFERENCE_FIELDS = ("canonical_solution", "text", "answer")  # the part of a structured reference that a person reads
 
 
@@ -63,12 +64,18 @@ def prompt_text(problem: Problem) -> str:
 
 
 def reference_text(problem: Problem) -> str | None:
-    """The reference as a person reads it: the answer, the canonical program or the reference text."""
+    """The reference as a person reads it: the answer, the canonical program or the reference text.
+
+    Of several references all, with ``or`` between them.
+    """
     reference = problem.reference
     if reference is None or isinstance(reference, str):
         return reference
+    if isinstance(reference, tuple | list) and reference and all(isinstance(each, str) for each in reference):
+        return "\n\nor\n\n".join(reference)
     for field in REFERENCE_FIELDS:
         value = reference.get(field) if isinstance(reference, Mapping) else getattr(reference, field, None)
         if isinstance(value, str):
             return value
-    return str(reference)
+    shown = str(reference)
+    return shown if len(shown) <= LONGEST else None
