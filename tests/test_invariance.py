@@ -46,6 +46,7 @@ def whole(place):
         patch.setattr("harness.training.teacher.load_model", remember)  # of a student that teaches itself
         for label in LABELS:
             found[label] = result(make(label, *place))
+            assert len(found[label].losses) == 3 and all(abs(x) < 1e3 for x in found[label].losses), label
             assert method(label).needs.teacher == "none" or teachers or follows(label), label
             for name, parameter in (named for t in teachers for named in t.named_parameters()):
                 assert parameter.requires_grad and parameter.grad is None, f"{label}: a gradient reached {name}"

@@ -50,30 +50,32 @@ def test_what_is_not_known_is_left_out(cost, sizes, device, keys):
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """A recipe, the command of a run with it, and what that run printed."""
+    """A recipe, the command of a run of two methods with it, and the records that it printed."""
     folder = tmp_path_factory.mktemp("recorded")
     recipe = folder / "own.toml"
     recipe.write_text(
         "world = 'micro'\n[models]\nstudent = 'micro:student'\nteacher = 'micro:teacher'\n"
         "[evaluation]\nlimit = 2\nmax_new_tokens = 4\n"
     )
-    words = ["run", "-m", "untouched", "-t", "amc23", "--recipe", str(recipe), "--results", str(folder / "results")]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *words, "--json"], capture_output=True, text=True, check=True
-    )
+    words = ["run", "-t", "amc23", "--recipe", str(recipe), "--results", str(folder / "results")]
+    words += ["-m", "untouched", "teacher"]
+    command = [sys.executable, "-P", "-m", "harness", *words, "--json"]  # -P: reads no working folder
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return recipe, words, json.loads(done.stdout)["records"]
 
 
 def test_a_recorded_run_is_returned_without_torch_and_transformers(recorded):
-    _, words, (made,) = recorded
+    recipe, words, made = recorded
     code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; "
     code += "print(bool({'torch', 'transformers'} & sys.modules.keys()))"
     for form in (["--json"], []):
-        done = subprocess.run([sys.executable, "-c", code, *words, *form], capture_output=True, text=True, check=True)
+        command = [sys.executable, "-c", code, *words, *form]
+        done = subprocess.run(command, cwd=recipe.parent, capture_output=True, text=True, check=True)
         printed, _, loaded = done.stdout.strip().rpartition("\n")
         assert loaded == "False"
-        assert f"{made['run_id']}: already recorded" in done.stderr
-        assert (json.loads(printed)["records"] == [made | {"reused": True}]) if form else ("untouched" in printed)
+        assert all(f"{one['run_id']}: already recorded" in done.stderr for one in made)
+        again = [one | {"reused": True} for one in made]
+        assert (json.loads(printed)["records"] == again) if form else ("untouched" in printed)
 
 
 def test_a_card_is_shown_without_torch():
@@ -95,7 +97,8 @@ def test_a_folder_that_was_only_tried_for_writing_is_not_read(tmp_path):
 
 @pytest.mark.parametrize("change", ["nothing", "setting", "variable", "recipe", "again", "record"])
 def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, capsys, change):
-    recipe, words, (made,) = recorded
+    recipe, words, made = recorded
+    monkeypatch.chdir(recipe.parent)
 
     def planned(request):
         raise AssertionError("planned")
@@ -111,15 +114,13 @@ def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, cap
         file = next((recipe.parent / "results/records").rglob("*.json"))
         kept = file.read_text("utf-8")
         file.write_text(kept.replace('"seed": 0', '"seed": 1'))
-        assert (
-            main(words) == 2 and made["run_id"] in capsys.readouterr().err
-        )  # damaged: one line, as a planned run says
+        assert main(words) == 2 and file.stem in capsys.readouterr().err  # damaged: one line, as a planned run says
         file.write_text(kept)
         return
     code = main(words)
     os.utime(recipe, ns=(before.st_atime_ns, before.st_mtime_ns))
     said = capsys.readouterr()
-    assert (code == 0 and json.loads(said.out)["records"][0]["run_id"] == made["run_id"]) == (change == "nothing")
+    assert (code == 0 and json.loads(said.out)["records"][0]["run_id"] == made[0]["run_id"]) == (change == "nothing")
     assert ("planned" in said.err) == (change != "nothing")
 
 
@@ -148,10 +149,8 @@ def test_a_file_may_change_an_answer_wherever_it_lies(tmp_path, monkeypatch, pat
 def test_another_choice_of_recorded_cells_is_answered_from_them(recorded, monkeypatch, capsys):
     """Run together and asked for alone, in another order, or with the seed said; what one cell lacks is planned."""
     recipe, words, _ = recorded
-    words = [word for word in words if word not in ("-m", "untouched")]
+    words = [word for word in words if word not in ("-m", "untouched", "teacher")]
     monkeypatch.chdir(recipe.parent)
-    both = [sys.executable, "-P", "-m", "harness", *words, "-m", "untouched", "teacher"]  # -P: reads no working folder
-    subprocess.run(both, check=True, capture_output=True)
     monkeypatch.setattr(plan, "prepare", lambda request: (_ for _ in ()).throw(AssertionError("planned")))
     for asked in ("teacher", "teacher,untouched", "teacher -s 0", "teacher -s 1"):
         known = asked != "teacher -s 1"
