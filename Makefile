@@ -30,7 +30,8 @@ test: $(READY)
 LATER := adapters api arenas audit bench board board_browser code_of_models contamination cross_tokenizers docs doctor engines \
   export full_prompts fuzz fuzz_families hostile_files hostile_text judge_models launch livecodebench lm_eval_adapter \
   lm_eval_task mistakes openai_client own_code pages paper_specs paper_tasks papers plots prose push real_scripts reproduce \
-  rerun safety server several_teachers small_world speed stages students sweep template_bounds terminal traps validity_runs token_text walls wheel
+  rerun safety server several_teachers small_world speed stages students sweep template_bounds terminal token_text traps \
+  validity_runs walls wheel
 quick: $(READY)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" $(LATER:%=--ignore=tests/test_%.py)
 

@@ -17,7 +17,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second t
 
 
 # The files that take longest, in seconds of CPU; `make test` begins with them, so that its workers end together.
-LONG = ("invariance", "launch", "rerun", "safety", "students", "architecture", "wheel", "optimizers", "examples")
+LONG = (
+    "invariance", "walls", "wheel", "launch", "safety", "objectives", "hostile_files", "signals", "architecture",
+    "examples", "rerun",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(config, items):

@@ -180,7 +180,7 @@ def test_reading_boxes_is_linear_in_the_text():
     for text in ("\\boxed{" * 100_000, "\\boxed{" * 100_000 + "}", "\\" * 700_000, "\\boxed{\\}" * 100_000):
         began = time.process_time()
         last_box(text)
-        assert time.process_time() - began < 60, text[:20]
+        assert time.process_time() - began < 5, text[:20]
 
 
 @pytest.mark.slow

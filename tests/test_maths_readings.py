@@ -74,7 +74,7 @@ def test_listed_boxes_are_read_in_linear_time():
     ):
         began = time.process_time()
         extract.last_boxes(text)
-        assert time.process_time() - began < 60, text[:20]
+        assert time.process_time() - began < 5, text[:20]
 
 
 def gsm8k(protocol=None):

@@ -14,8 +14,8 @@ from harness.errors import BadInput
 from harness.evaluation.benchmarks import GENERATED, LM_EVAL, locate, open_unjudged
 from harness.types import Problem
 
-LONGEST = 4000  # characters of a reference without such a part: the hidden tests of a contest problem are megabytes
 REFERENCE_FIELDS = ("canonical_solution", "text", "answer")  # the part of a structured reference that a person reads
+LONGEST = 4000  # characters of one without such a part; longer ones, as the tests of a contest problem, are not shown
 
 
 def of(record: Mapping[str, Any], fetch: bool = True) -> tuple[dict[str, Problem], str]:
@@ -66,7 +66,7 @@ def prompt_text(problem: Problem) -> str:
 def reference_text(problem: Problem) -> str | None:
     """The reference as a person reads it: the answer, the canonical program or the reference text.
 
-    Of several references all, with ``or`` between them.
+    All of several references, with ``or`` between them; None for one that no person reads.
     """
     reference = problem.reference
     if reference is None or isinstance(reference, str):

@@ -174,11 +174,12 @@ def _print(console: Console, table: Table, width: int) -> None:
     blocks, left_out = _fitting(table, width)
     for columns in blocks:
         console.print(_terminal_block(table, columns))
-    if not set(table.below) & {column for columns in blocks for column in columns}:
-        for line in (line for column in table.below for line in _below(table, column)):
+    shown = [column for columns in blocks for column in columns]
+    for column in table.below:
+        for line in _below(table, column) if column not in shown else ():
             console.print(Text(printable(line)))
-    shown = [table.terms[column] for columns in blocks for column in columns if column in table.terms]
-    notes = [*(["; ".join(shown)] if shown else [])]
+    terms = [table.terms[column] for column in shown if column in table.terms]
+    notes = [*(["; ".join(terms)] if terms else [])]
     notes += [f"hidden to fit the width: {', '.join(left_out)} (--columns chooses)"] if left_out else []
     for note in [*map(_shortened, table.notes), *notes]:
         console.print(Text(printable(note), style="dim"))

@@ -59,7 +59,7 @@ def _last_box(text: str) -> tuple[int, int, str] | None:
     # The last closed box with braces, then a later one without, such as \boxed 8.
     braced, end = None, len(text)
     # Numbers, not matches: Python's garbage collection would walk through tens of thousands of those again and again.
-    for start, inside in zip(*_places(BOX, text), strict=True):
+    for start, inside in reversed([opening.span() for opening in BOX.finditer(text)]):
         closing = _closing(text, inside, end)
         if closing is not None:
             braced = start, closing + 1, text[inside:closing].strip()
@@ -67,15 +67,6 @@ def _last_box(text: str) -> tuple[int, int, str] | None:
         end = inside  # a box that contains an unclosed one is unclosed too
     bare = _last(UNBRACED, text, braced[1] if braced else 0)
     return braced if bare is None else (bare.start(), bare.end(), bare[1])
-
-
-def _places(pattern: re.Pattern, text: str) -> tuple[list[int], list[int]]:
-    """Where all matches begin and where they end, the last match first."""
-    starts, ends = [], []
-    for match in pattern.finditer(text):
-        starts.append(match.start())
-        ends.append(match.end())
-    return starts[::-1], ends[::-1]
 
 
 def _last(pattern: re.Pattern, text: str, start: int = 0) -> re.Match | None:
