@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import contextlib
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -258,6 +259,22 @@ def test_types_that_cannot_be_are_refused_in_one_line(tiny_world, tmp_path, monk
         plan.devices.check_type("bfloat16", "cuda:0", "rollout.dtype")
 
 
+@contextlib.contextmanager
+def widened():
+    """Replaces torch's kernels on any processor."""
+    library = bfloat16_products.replace()
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+def alike(ours, theirs):
+    """Of one shape, type and layout (what follows may take a view of it), and equal up to rounding."""
+    assert ours.dtype == theirs.dtype and ours.shape == theirs.shape and ours.stride() == theirs.stride()
+    return torch.allclose(ours.float(), theirs.float(), rtol=2**-7, atol=1e-3)
+
+
 def test_widened_products_round_as_the_kernels_of_torch():
     """Values, gradients and in-place sums are those of torch's own bfloat16 kernels, up to the order of additions."""
     generator = torch.Generator().manual_seed(0)
@@ -273,16 +290,51 @@ def test_widened_products_round_as_the_kernels_of_torch():
         return [x @ w, torch.addmm(c, x, w, beta=2), q @ k, sums, weight.grad, x.float() @ w.float()]
 
     plain, exact = products(), x.double() @ w.double()
-    library = bfloat16_products.replace()
-    try:
+    with widened():
         wide = products()
         with pytest.raises(RuntimeError):
             torch.addmm(c.float(), x, w)
         assert torch.equal(wide[0], (x.float() @ w.float()).bfloat16())
-    finally:
-        library._destroy()
-    for ours, theirs in zip(wide, plain, strict=True):
-        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
-        assert torch.allclose(ours.float(), theirs.float(), rtol=2**-7, atol=1e-3)
+    assert all(map(alike, wide, plain))
     # One rounding of an exact sum; float32 products are not touched.
     assert torch.allclose(wide[0].double(), exact, rtol=2**-8, atol=1e-5) and torch.equal(wide[-1], plain[-1])
+
+
+@pytest.mark.parametrize(
+    "rows, inner, columns", [(3, 16, 90), (90, 16, 3), (3, 90, 16), (90, 16, 90), (90, 1, 1), (1, 1, 1)]
+)
+def test_a_large_product_is_widened_in_blocks(rows, inner, columns, monkeypatch):
+    """Whichever side is long: of a head, of its gradient, or the side that adds up; the last block is smaller."""
+    generator = torch.Generator().manual_seed(0)
+    left = torch.randn(rows, inner, generator=generator).bfloat16()
+    right = torch.randn(columns, inner, generator=generator).bfloat16().T  # as a linear layer has its weight
+    plain = left @ right
+    monkeypatch.setattr(bfloat16_products, "WHOLE", 1)
+    monkeypatch.setattr(bfloat16_products, "BLOCK", 100)
+    with widened():
+        assert alike(left @ right, plain)
+        assert torch.allclose((left @ right).double(), left.double() @ right.double(), rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("mask", ["causal", "booleans", "numbers"])
+def test_widened_attention_is_that_of_torch(mask):
+    """Outputs and gradients in bfloat16 are nearer to attention in float32 than those of torch's kernel."""
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(3, 2, 4, 40, 16, generator=generator).bfloat16()  # query, key, value [B, H, L, d]
+    hidden = torch.ones(40, 40).triu(1).bool()
+    masks = {"booleans": ~hidden, "numbers": torch.zeros(40, 40).masked_fill(hidden, -1e4)}
+
+    def attention(dtype):
+        inputs = [state.to(dtype).requires_grad_() for state in states]
+        chosen = masks.get(mask)
+        chosen = chosen.to(dtype) if mask == "numbers" else chosen
+        output = torch.nn.functional.scaled_dot_product_attention(*inputs, chosen, is_causal=chosen is None)
+        return [output.detach(), *torch.autograd.grad(output.sum(), inputs)]
+
+    plain, exact = attention(torch.bfloat16), attention(torch.float32)
+    with widened():
+        wide = attention(torch.bfloat16)
+        assert all(map(torch.equal, attention(torch.float32), exact))
+    for ours, theirs, best in zip(wide, plain, exact, strict=True):
+        assert ours.dtype == theirs.dtype and ours.shape == theirs.shape
+        assert (ours - best).norm() <= (theirs - best).norm()

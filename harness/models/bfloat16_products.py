@@ -1,9 +1,10 @@
-"""Products of bfloat16 matrices on processors without bfloat16 instructions, computed in float32.
+"""Products and attention in bfloat16 on processors without bfloat16 instructions, computed in float32.
 
-Such a processor (x86 before AVX-512, most laptops) multiplies bfloat16 matrices at an eighth of the speed of float32:
-9 against 77 GFLOP/s on one AVX2 core. The kernels for it widen the numbers one by one, add up in float32, and round the
-sum to bfloat16. Here whole matrices are widened, multiplied by the float32 kernel, and the result is rounded; only the
-order of the additions differs, as it does between any two kernels. Memory: the widened operands of one product.
+Such a processor (x86 before AVX-512, most laptops) multiplies bfloat16 matrices at an eighth of the speed of float32
+(9 against 77 GFLOP/s on one AVX2 core) and takes five times as long over attention. The kernels for it widen the
+numbers one by one, add up in float32, and round the sum to bfloat16. Here whole blocks are widened, the float32 kernel
+computes with them, and the result is rounded. A product differs from torch's by the order of the additions, as between
+any two kernels. Attention keeps its probabilities in float32, where torch rounds them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addmm_", "baddbmm_")  # all that a linear layer and attention call
+# What linear layers and attention call: products, products added to the first operand, torch's fused attention.
+SUMS = ("addmm", "bmm", "baddbmm")
+SUMS_IN_PLACE = ("addmm_", "baddbmm_")
+ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
+
+WHOLE = 2**21  # a matrix of at most so many numbers is widened whole: 8 MiB
+BLOCK = 2**19  # a larger one in blocks of so many, which stay in a core's cache
 
 
 def native() -> bool:
@@ -38,19 +46,80 @@ def widen() -> torch.library.Library | None:
 def replace() -> torch.library.Library:
     """Replaces the kernels on any processor, until the library is destroyed. Other types keep their own kernels."""
     library = torch.library.Library("aten", "IMPL")
+    computed = {"mm": _product, ATTENTION: _attention, f"{ATTENTION}_backward": _attention_gradient}
+    computed |= dict.fromkeys(SUMS, _sum) | dict.fromkeys(SUMS_IN_PLACE, _sum_in_place)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch tells of every replacement
-        for name in PRODUCTS:
+        for name, compute in computed.items():
             kernel = torch.library.get_kernel(f"aten::{name}", "CPU")
-            library.impl(name, _widened(kernel, name.endswith("_")), "CPU", with_keyset=True, allow_override=True)
+            library.impl(name, _for_bfloat16(compute, kernel), "CPU", with_keyset=True, allow_override=True)
     return library
 
 
-def _widened(kernel: Any, in_place: bool) -> Callable[..., torch.Tensor]:
-    def product(keys: Any, *operands: torch.Tensor, **factors: Any) -> torch.Tensor:
-        if any(operand.dtype is not torch.bfloat16 for operand in operands):
-            return kernel.call_boxed(keys, *operands, **factors)
-        wide = kernel.call_boxed(keys, *(operand.float() for operand in operands), **factors)
-        return operands[0].copy_(wide) if in_place else wide.bfloat16()
+def _for_bfloat16(compute: Callable, kernel: Any) -> Callable:
+    """``compute`` where all matrices are bfloat16; else torch's ``kernel``, which refuses what does not fit together."""
 
+    def chosen(keys: Any, *operands: Any, **options: Any) -> Any:
+        plain = functools.partial(kernel.call_boxed, keys)
+        matrices = [x for x in operands[:3] if isinstance(x, Tensor)]
+        if any(x.dtype is not torch.bfloat16 for x in matrices):
+            return plain(*operands, **options)
+        return compute(plain, *operands, **options)
+
+    return chosen
+
+
+def _sum(plain: Callable, *operands: Tensor, **factors: Any) -> Tensor:
+    return plain(*(x.float() for x in operands), **factors).bfloat16()
+
+
+def _sum_in_place(plain: Callable, total: Tensor, *operands: Tensor, **factors: Any) -> Tensor:
+    return total.copy_(_sum(plain, total, *operands, **factors))
+
+
+def _product(plain: Callable, left: Tensor, right: Tensor) -> Tensor:
+    """left [n, k] @ right [k, m].
+
+    The head of a model is large: 50,000 x 576 in SmolLM2. Widened whole, it would go through main memory three times
+    for every token that is written. So a large product is cut along its longest side.
+    """
+    (rows, inner), columns = left.shape, right.shape[1]
+    longest, largest = max(rows, inner, columns), max(left.numel(), right.numel())
+    if largest <= WHOLE:
+        return _sum(plain, left, right)
+    size = max(BLOCK * longest // largest, 1)
+    blocks = [slice(start, start + size) for start in range(0, longest, size)]
+
+    # Where the sides that add up are longest, the sums of the blocks add up in float32, and are rounded once.
+    if longest not in (rows, columns):
+        total = torch.zeros(rows, columns)
+        for block in blocks:
+            total += plain(left[:, block].float(), right[block].float())
+        return total.bfloat16()
+
+    product = left.new_empty(rows, columns)
+    if longest == columns:
+        wide = left.float()
+        for block in blocks:
+            product[:, block] = plain(wide, right[:, block].float())
+    else:
+        wide = right.float()
+        for block in blocks:
+            product[block] = plain(left[block].float(), wide)
     return product
+
+
+def _attention(plain: Callable, *operands: Any, attn_mask: Tensor | None = None, **options: Any) -> Any:
+    """Of query, key, value [B, H, L, d]: the output, and the logarithm of each softmax's sum, which stays float32."""
+    output, log_sums = plain(*map(_wide, operands), attn_mask=_wide(attn_mask), **options)
+    return output.bfloat16(), log_sums
+
+
+def _attention_gradient(plain: Callable, *operands: Any, attn_mask: Tensor | None = None, **options: Any) -> Any:
+    gradients = plain(*map(_wide, operands), attn_mask=_wide(attn_mask), **options)
+    return tuple(gradient.bfloat16() for gradient in gradients)
+
+
+def _wide(value: Any) -> Any:
+    """A tensor of bfloat16 as float32; anything else (a mask of booleans, a dropout rate) as it is."""
+    return value.float() if isinstance(value, Tensor) and value.dtype is torch.bfloat16 else value
