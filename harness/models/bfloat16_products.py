@@ -57,7 +57,7 @@ def replace() -> torch.library.Library:
 
 
 def _for_bfloat16(compute: Callable, kernel: Any) -> Callable:
-    """``compute`` where all matrices are bfloat16; else torch's ``kernel``, which refuses what does not fit together."""
+    """``compute`` where all matrices are bfloat16; else torch's ``kernel``, which refuses what does not fit."""
 
     def chosen(keys: Any, *operands: Any, **options: Any) -> Any:
         plain = functools.partial(kernel.call_boxed, keys)
