@@ -38,17 +38,31 @@ class _Stage:
     details: str = ""
     began: float = field(default_factory=lambda: time.monotonic())
     first: int = 0  # done before: a resumed run starts in the middle
+    reached: float = 0.0  # seconds after the beginning, when the last part was done
+
+    def report(self, done: int, total: int, details: str) -> None:
+        if done != self.done:
+            self.reached = time.monotonic() - self.began
+        self.done, self.total, self.details = done, total, details
 
     def line(self) -> str:
         now = time.monotonic() - self.began
         if not self.total:
             return f"{self.name}: {duration(now)} so far"
         parts = [f"{self.name}: {self.done:,} of {self.total:,}", self.details]
-        if self.first < self.done < self.total:
-            parts.append(f"about {duration(now / (self.done - self.first) * (self.total - self.done))} left")
+        left = self._left(now) if self.first < self.done < self.total else 0.0
+        if left > 0:
+            parts.append(f"about {duration(left)} left")
         elif self.done < self.total and now >= 1:
             parts.append(f"{duration(now)} so far")
         return ", ".join(part for part in parts if part)
+
+    def _left(self, now: float) -> float:
+        """Seconds, if each part that is left takes as long as those that are done did on average; 0 if it is overdue."""
+        done, left = self.done - self.first, self.total - self.done
+        if now - self.reached <= self.reached / done:
+            return self.reached / done * left - (now - self.reached)
+        return now / (done + 1) * (left - 1)  # the part at work takes longer than the others: it counts as done now
 
 
 class _Cell(logging.Handler):
@@ -145,7 +159,7 @@ class Reporter:
             self.stage = _Stage(stage, done, total, details, first=done)
             if self.shown:
                 self._begin(self.stage)
-        self.stage.done, self.stage.total, self.stage.details = done, total, details
+        self.stage.report(done, total, details)
         if self.shown and (done >= total or time.monotonic() - self.drawn_at >= 0.1):
             self.drawn_at = time.monotonic()
             self.bar.update(self.task, completed=done, total=total or None, details=details)

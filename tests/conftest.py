@@ -4,8 +4,10 @@ import collections
 import contextlib
 import copy
 import gc
+import io
 import json
 import os
+import pickle
 import sys
 from pathlib import Path
 
@@ -75,6 +77,38 @@ def tiny_model(folder: Path, seed: int, hidden: int = 24, vocab: int = 264, tied
     return folder
 
 
+def copies(model):
+    """A function that returns deep copies of ``model``, in a tenth of the time of :func:`copy.deepcopy`.
+
+    The model without its tensors is pickled once; each copy reads it and clones the tensors.
+    """
+    import torch
+
+    places, tensors, skeleton = {}, [], io.BytesIO()
+
+    def place(part):
+        """Of a tensor among the tensors; tied weights have one. Anything else is pickled."""
+        if not isinstance(part, torch.Tensor):
+            return None
+        if id(part) not in places:
+            places[id(part)] = len(tensors)
+            tensors.append(part)
+        return places[id(part)]
+
+    pickler = pickle.Pickler(skeleton, protocol=5)
+    pickler.persistent_id = place
+    pickler.dump(model)
+
+    def copied():
+        fresh = [copy.deepcopy(tensor) for tensor in tensors]
+        skeleton.seek(0)
+        unpickler = pickle.Unpickler(skeleton)
+        unpickler.persistent_load = fresh.__getitem__
+        return unpickler.load()
+
+    return copied
+
+
 @pytest.fixture(scope="session", autouse=True)
 def weights_read_once():
     """Without transformers among the imports of the chosen tests there is nothing to do, and it is not imported."""
@@ -99,8 +133,8 @@ def reading_once():
         state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(folder).iterdir())]
         key = (str(folder), repr(sorted(kwargs.items(), key=str)), repr(state))
         if key not in known:
-            known[key] = read(folder, **kwargs)
-        return copy.deepcopy(known[key])
+            known[key] = copies(read(folder, **kwargs))
+        return known[key]()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)

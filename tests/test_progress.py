@@ -56,6 +56,25 @@ def test_the_time_left_of_a_resumed_stage_counts_from_where_it_began(lines, monk
     assert reporter.stage.line() == "train: 90 of 100, about 60 s left"
 
 
+def test_the_time_left_falls_while_a_part_is_at_work(monkeypatch):
+    """A step of some minutes is not yet a reason to expect more of the others; a longer one counts as done now."""
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    reporter = Reporter(line_every=None)
+    reporter.progress("train", 0, 5, "")
+    clock[0] += 600
+    reporter.progress("train", 2, 5, "loss 1.2")
+    for after, left in ((0, "15 min"), (180, "12 min"), (300, "10 min"), (600, "13 min")):
+        clock[0] = 700 + after
+        reporter.progress("train", 2, 5, "loss 1.2")  # of another text, not of another step
+        assert reporter.stage.line() == f"train: 2 of 5, loss 1.2, about {left} left"
+    reporter.progress("train", 4, 5, "")
+    clock[0] += 60
+    assert reporter.stage.line() == "train: 4 of 5, about 4 min left"
+    clock[0] += 600
+    assert reporter.stage.line() == "train: 4 of 5, 31 min so far"
+
+
 def test_nothing_is_written_where_no_lines_are_wanted_or_nothing_was_begun(lines):
     for every, begun in ((None, True), (0.01, False)):
         with Reporter(line_every=every) as reporter:

@@ -79,10 +79,13 @@ def test_a_recorded_run_is_returned_without_torch_and_transformers(recorded):
 
 
 def test_a_card_is_shown_without_torch():
-    code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; print('torch._C' in sys.modules)"
+    """Nor does it leave a stand-in for torch to a program that goes on: what was imported meanwhile finds torch itself."""
+    code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; print('torch._C' in sys.modules);"
+    code += "from importlib.util import find_spec; assert find_spec('torch').origin; import torch; from harness import losses;"
+    code += "print(losses.torch.Tensor is torch.Tensor and losses.torch.ones(2).sum() == 2)"
     words = ["show", "method", "kdrl@wrong"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("method: kdrl") and done.stdout.endswith("False\n")
+    assert done.stdout.startswith("method: kdrl") and done.stdout.endswith("False\ntensor(True)\n"), done.stdout[-300:]
 
 
 def test_a_folder_that_was_only_tried_for_writing_is_not_read(tmp_path):

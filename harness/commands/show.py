@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import sys
 import tempfile
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +66,8 @@ def call(args: argparse.Namespace) -> str:
     if args.format:
         raise BadInput("--format is for tables of papers: harness show paper NAME --format md")
     if kind is not None:
-        sys.modules.setdefault("torch", _Later("torch"))  # a card computes nothing, and torch takes seconds
-        card = show.card(kind, name)
+        with _on_first_use("torch"):  # a card computes nothing, and torch takes seconds
+            card = show.card(kind, name)
         return arguments.dump(card) if args.json else arguments.fitted(show.card_text(card))
     from harness.records.store import Store
 
@@ -124,6 +126,17 @@ def _doubt(rerun: PlannedRerun) -> str:
     return f"the command trains another student than the record: {rerun.differs}"
 
 
+@contextlib.contextmanager
+def _on_first_use(module: str) -> Iterator[None]:
+    """What is imported here gets a stand-in for ``module``; what is imported afterwards gets the module."""
+    sys.modules.setdefault(module, _Later(module))
+    try:
+        yield
+    finally:
+        if isinstance(sys.modules.get(module), _Later):
+            del sys.modules[module]
+
+
 class _Later(types.ModuleType):
     """Stands in for a module, and imports it on first use."""
 
@@ -132,4 +145,6 @@ class _Later(types.ModuleType):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(importlib.import_module(self.__name__), name)
+        real = importlib.import_module(self.__name__)
+        vars(self).update(vars(real))
+        return getattr(real, name)
