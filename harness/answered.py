@@ -102,7 +102,8 @@ class Question:
         """Keeps the answer, unless it depends on something that no local file shows."""
         if not _shipped(plan):
             return
-        read = {path for path in self._read if os.path.exists(path) and not _passing(path, self.results)}
+        passing = _passing(self.results)
+        read = {path for path in self._read if not passing(path) and os.path.exists(path)}
         # The hash of a model may be cached in this process, without any of its files opened.
         for folder in (m.path for m in (plan.student, plan.teacher) if m is not None):
             read |= {str(folder), *(str(file) for file in folder.iterdir())}
@@ -165,15 +166,22 @@ def _shipped(plan: Plan) -> bool:
     return here and not judged and set(code + origins) == {user_code.OURS}
 
 
-def _passing(path: str, results: Path) -> bool:
+def _passing(results: Path) -> Callable[[str], bool]:
     """Whether a file is irrelevant to a plan: files of the system, of Python and its packages, or left behind by runs.
 
-    A recipe may be anywhere else, also below Python's prefix (``/usr``) or in the results folder.
+    A recipe may be anywhere else, also below Python's prefix (``/usr``) or in the results folder. A first run opens
+    thousands of files of packages, so paths are compared as strings.
     """
-    whole, own = Path(os.path.abspath(path)), Path(os.path.realpath(results))
+    own = os.path.realpath(results)
     python = (sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
-    left = (own / name for name in ("work", "records", "completions", "curves", ".lock"))
-    return whole == own or any(whole.is_relative_to(f) for f in ("/proc", "/sys", "/dev", *python, *left))
+    left = (os.path.join(own, name) for name in ("work", "records", "completions", "curves", ".lock"))
+    folders = tuple(f"{folder}{os.sep}" for folder in ("/proc", "/sys", "/dev", *python, *left))
+
+    def passing(path: str) -> bool:
+        whole = os.path.abspath(path)
+        return whole == own or f"{whole}{os.sep}".startswith(folders)
+
+    return passing
 
 
 def _code() -> list[Any]:

@@ -58,7 +58,7 @@ class _Stage:
         return ", ".join(part for part in parts if part)
 
     def _left(self, now: float) -> float:
-        """Seconds, if each part that is left takes as long as those that are done did on average; 0 if it is overdue."""
+        """Seconds, if each part that is left takes as long as the average of those done; 0 if the last is overdue."""
         done, left = self.done - self.first, self.total - self.done
         if now - self.reached <= self.reached / done:
             return self.reached / done * left - (now - self.reached)

@@ -79,10 +79,11 @@ def test_a_recorded_run_is_returned_without_torch_and_transformers(recorded):
 
 
 def test_a_card_is_shown_without_torch():
-    """Nor does it leave a stand-in for torch to a program that goes on: what was imported meanwhile finds torch itself."""
+    """Nor does it leave its stand-in to a program that goes on: what was imported meanwhile has torch itself."""
     code = "import sys; from harness.cli import main; assert main(sys.argv[1:]) == 0; print('torch._C' in sys.modules);"
-    code += "from importlib.util import find_spec; assert find_spec('torch').origin; import torch; from harness import losses;"
-    code += "print(losses.torch.Tensor is torch.Tensor and losses.torch.ones(2).sum() == 2)"
+    code += "from importlib.util import find_spec; assert find_spec('torch').origin;"
+    code += "import torch; from harness.losses import torch as given;"
+    code += "print(given.Tensor is torch.Tensor and given.ones(2).sum() == 2)"
     words = ["show", "method", "kdrl@wrong"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("method: kdrl") and done.stdout.endswith("False\ntensor(True)\n"), done.stdout[-300:]
@@ -146,7 +147,7 @@ def test_a_run_is_planned_again_when_anything_changed(recorded, monkeypatch, cap
 def test_a_file_may_change_an_answer_wherever_it_lies(tmp_path, monkeypatch, path, passing):
     """Only what the system, Python and runs themselves leave behind says nothing of a plan."""
     monkeypatch.chdir(tmp_path)
-    assert answered._passing(path, Path("results")) == passing
+    assert answered._passing(Path("results"))(path) == passing
 
 
 def test_another_choice_of_recorded_cells_is_answered_from_them(recorded, monkeypatch, capsys):
