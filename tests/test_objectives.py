@@ -254,7 +254,7 @@ def test_the_loss_of_every_step_is_the_formula_over_its_whole_texts(place, label
         special = tuple(outcome.tokenizer.all_special_ids)
         pairing = job.method.needs.pairing
         after = 1 if pairing is not None and pairing.after else 0  # rows behind the tokens: all but the first
-        texts = [_text(s, student, teacher, newline, step, state, special, first, after) for s in found]
+        texts = texts_of(found, student, teacher, first, newline, step, state, special, after)
         expected = step_loss(label, job.method.config, texts)
         assert row["loss"] == pytest.approx(expected, rel=2e-4, abs=1e-6), f"step {step.index}"
 
@@ -267,13 +267,24 @@ def _teach(teacher, asking, students, step):
     teacher.load_state_dict(mean)
 
 
+def texts_of(found, student, teacher, first, newline, step, state, special=(), behind=None) -> list[Text]:
+    """What the formulas read of the sequences of a step, through the models' whole logits."""
+    q, at_first = (_chances(model, [(s.prompt, s.response) for s in found]) for model in (student, first))
+    p = _chances(teacher, [(s.prompt if s.teacher_prompt is None else s.teacher_prompt, s.response) for s in found])
+    rest = newline, step, state, special, behind
+    return [_text(*each, *rest) for each in zip(found, p, q, at_first, strict=True)]
+
+
 @torch.no_grad()
-def _text(sequence, student, teacher, newline, step, state, special=(), first=None, behind=None) -> Text:
-    asked = sequence.prompt if sequence.teacher_prompt is None else sequence.teacher_prompt
-    q, p, f = (
-        softmax(m(torch.tensor([prompt + sequence.response])).logits[0, len(prompt) - 1 : -1, :258].double().numpy())
-        for m, prompt in ((student, sequence.prompt), (teacher, asked), (first or student, sequence.prompt))
-    )
+def _chances(model, texts) -> list[np.ndarray]:
+    """Of (prompt, response): the model's probabilities [response, V]. It does not see the padding behind it."""
+    whole = [torch.tensor(prompt + response) for prompt, response in texts]
+    logits = model(torch.nn.utils.rnn.pad_sequence(whole, batch_first=True)).logits[..., :258].double().numpy()
+    spans = [slice(len(prompt) - 1, len(prompt) + len(response) - 1) for prompt, response in texts]
+    return [softmax(rows[span]) for rows, span in zip(logits, spans, strict=True)]
+
+
+def _text(sequence, p, q, first, newline, step, state, special, behind) -> Text:
     y = np.array(sequence.response)
     lines = np.concatenate([[0], np.cumsum(y[:-1] == newline)])
     old = None if sequence.log_probs is None else np.array(sequence.log_probs)
@@ -289,7 +300,7 @@ def _text(sequence, student, teacher, newline, step, state, special=(), first=No
         (step.epoch, step.epochs),
         sequence.place % BATCH,
         special,
-        np.log(f[np.arange(len(y)), y]),
+        np.log(first[np.arange(len(y)), y]),
         rows=behind,
         reward=sequence.reward,
         longest=8,  # rollout.max_new_tokens of these runs

@@ -100,7 +100,7 @@ def test_distillm2_keeps_its_first_gaps_and_grows_its_beta(place):
 
 def test_the_first_gap_is_the_mean_over_a_sides_sequences(place):
     """exp(mean log p) - exp(mean log q) of every sequence of the step, whatever its length, each side for itself."""
-    from test_objectives import _text
+    from test_objectives import texts_of
 
     from harness.models.files import load_model
 
@@ -112,8 +112,7 @@ def test_the_first_gap_is_the_mean_over_a_sides_sequences(place):
         train(job, quiet)
     student, teacher = (load_model(m).double() for m in (job.student, job.teacher))
     gaps = {"teacher": [], "student": []}
-    for s in seen[0]:
-        text = _text(s, student, teacher, -1, Step(0, 1, 0.5), None)
+    for s, text in zip(seen[0], texts_of(seen[0], student, teacher, student, -1, Step(0, 1, 0.5), None), strict=True):
         gap = math.exp(text.of(text.p).mean()) - math.exp(text.of(text.q).mean())
         gaps[str(s.source)].append(gap if s.source is Source.TEACHER else -gap)
     assert len({len(s.response) for s in seen[0]}) > 3
