@@ -118,26 +118,34 @@ def weights_read_once():
 
 @contextlib.contextmanager
 def reading_once():
-    """A folder of weights is read from disk once for each of its states; whoever loads it gets a copy of its own.
+    """A folder is read from disk once for each of its states; whoever loads its model or tokenizer gets a copy.
 
     transformers takes 70 ms to read two layers, and most of the trainings here start from the same few models.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    read, known = AutoModelForCausalLM.from_pretrained, {}
     plain = {"dtype", "output_loading_info", "trust_remote_code", "weights_only"}
 
-    def from_pretrained(folder, **kwargs):
-        if not Path(folder).is_dir() or kwargs.keys() - plain:
-            return read(folder, **kwargs)
-        state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(folder).iterdir())]
-        key = (str(folder), repr(sorted(kwargs.items(), key=str)), repr(state))
-        if key not in known:
-            known[key] = copies(read(folder, **kwargs))
-        return known[key]()
+    def once(read, copying):
+        known = {}
+
+        def from_pretrained(folder, **kwargs):
+            if not Path(folder).is_dir() or kwargs.keys() - plain:
+                return read(folder, **kwargs)
+            state = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(Path(folder).iterdir())]
+            key = (str(folder), repr(sorted(kwargs.items(), key=str)), repr(state))
+            if key not in known:
+                known[key] = copying(read(folder, **kwargs))
+            return known[key]()
+
+        return from_pretrained
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AutoModelForCausalLM, "from_pretrained", from_pretrained)
+        for kind, copying in (
+            (AutoModelForCausalLM, copies),
+            (AutoTokenizer, lambda tokenizer: lambda: copy.deepcopy(tokenizer)),
+        ):
+            patch.setattr(kind, "from_pretrained", once(kind.from_pretrained, copying))
         yield
 
 

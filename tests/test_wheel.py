@@ -1,13 +1,16 @@
 """A wheel in a bare environment: installed without make and without a compiler, with the micro world inside."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
+import sysconfig
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
 UV = shutil.which("uv", path=Path(sys.executable).parent) or shutil.which("uv")
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
-    """The bin folder of an environment that holds the wheel and its dependencies, at the versions of the lock."""
+    """The bin folder of an environment that holds the wheel and its dependencies, at the versions that are installed here."""
     if UV is None:
         pytest.skip("uv makes the bare environment and is not installed")
     folder = tmp_path_factory.mktemp("wheel")
@@ -26,22 +29,47 @@ def bare(tmp_path_factory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     _call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, source)
-    locks = "".join(path.read_text("utf-8") for path in ROOT.glob("requirements*.lock") if _installed_torch(path))
-    pins = folder / "pins.txt"
-    pins.write_text("\n".join(sorted(set(re.findall(r"^[\w.-]+==[^ \\]+", locks, re.M)))), "utf-8")
     _call(UV, "venv", "-q", "-p", sys.executable, folder / "env")
-    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS") or ""
-    wheel = next(folder.glob("*.whl"))
     python = folder / "env/bin/python"
-    _call(UV, "pip", "install", "-q", "-p", python, "-c", pins, wheel, env=os.environ | {"UV_FIND_LINKS": links})
+    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS") or ""
+    # Nothing is resolved, which takes long: what the wheel asks for is here, and the check reads the wheel's own words.
+    pins = [f"{name}=={metadata.version(name)}" for name in sorted(_needed("reasoning-distillation-harness"))]
+    found = os.environ | {"UV_FIND_LINKS": links}
+    _call(UV, "pip", "install", "-q", "--no-deps", "-p", python, *pins, next(folder.glob("*.whl")), env=found)
+    _call(UV, "pip", "check", "-p", python)
+    _lend_bytecode(Path(sysconfig.get_path("purelib")), next(folder.glob("env/lib/python*/site-packages")))
     return folder / "env/bin"
 
 
-def _installed_torch(lock: Path) -> bool:
-    """Whether the lock names the torch of this environment: one of the two torch locks does not."""
-    import torch
+def _lend_bytecode(ours: Path, theirs: Path) -> None:
+    """Links what is compiled here to where the same files are: Python checks their times, and compiles what differs."""
+    for cache in ours.rglob("__pycache__"):
+        place = theirs / cache.relative_to(ours)
+        if place.parent.is_dir() and not place.exists():
+            shutil.copytree(cache, place, copy_function=_linked)
 
-    return lock.name == "requirements.lock" or ("-cpu" in lock.name) == ("+cpu" in torch.__version__)
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def _needed(distribution: str) -> set[str]:
+    """The distributions that one needs, and those that these need."""
+    found: set[tuple[str, frozenset[str]]] = set()
+
+    def add(name: str, extras: frozenset[str]) -> None:
+        for one in map(Requirement, metadata.requires(name) or ()):
+            wanted = one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in ("", *extras))
+            need = canonicalize_name(one.name), frozenset(one.extras)
+            if wanted and need not in found:
+                found.add(need)
+                add(*need)
+
+    add(distribution, frozenset())
+    return {name for name, _ in found}
 
 
 def _call(*words, env=None, cwd=None) -> str:
