@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
-    """The bin folder of an environment that holds the wheel and its dependencies, at the versions that are installed here."""
+    """The bin folder of an environment with the wheel and its dependencies, at the versions installed here."""
     if UV is None:
         pytest.skip("uv makes the bare environment and is not installed")
     folder = tmp_path_factory.mktemp("wheel")
