@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+gc.disable()  # until everything is imported and collected
+
 os.environ.setdefault("HARNESS_PLUGINS", "0")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second thread only waits for the first
@@ -38,6 +40,7 @@ def pytest_collection_finish(session):
     """Leaves what is imported by now to itself: garbage collection would walk through millions of objects each time."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def byte_tokenizer():

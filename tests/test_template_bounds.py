@@ -62,9 +62,10 @@ def test_the_watch_strikes_once(monkeypatch):
     class Stubborn:
         def apply_chat_template(self, turns, **how):
             end = time.process_time() + 1.5
-            while time.process_time() < end:
+            for _ in range(5):
                 try:
-                    sum(range(999))
+                    while time.process_time() < end:
+                        sum(range(999))
                 except chat_template._TooLong as error:
                     struck.append(error)
             return "text"
