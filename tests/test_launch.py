@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from children import finished, forked
 
 from harness import launch
 from harness.cli import main
@@ -52,9 +53,16 @@ def test_a_lone_process_leads_and_tells_nobody(monkeypatch):
     processes.tell("x")
 
 
-def launcher(name):
-    file = str(launch.path(name))
-    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", file, "--main_process_port", "0"]
+def launched(name, folder, *words) -> tuple[str, str]:
+    """What the processes of a configuration print to stdout and stderr; the launcher is a copy of this process."""
+    from accelerate.commands.launch import launch_command, launch_command_parser
+
+    options = ["--config_file", str(launch.path(name)), "--main_process_port", "0"]
+    chosen, said = launch_command_parser().parse_args([*options, *words]), folder / f"{name}.out"
+    code = finished(forked(lambda: launch_command(chosen), said), timeout=600)
+    printed, told = said.read_text("utf-8"), said.with_name(f"{said.name}.err").read_text("utf-8")
+    assert code == 0, told[-3000:]
+    return printed, told
 
 
 def test_the_fsdp_configurations_ask_for_one_and_the_same_kind():
@@ -111,14 +119,14 @@ sys.exit(main(sys.argv[1:]))
 """  # the command, with a line about what accelerate handed on
 
 
-def test_two_processes_make_one_record_and_the_curve_of_one(tmp_path, capsys):
+def test_two_processes_make_one_record_and_the_curve_of_one(tmp_path, capsys, monkeypatch):
     """As the configurations start them; the one process is this one."""
     job = ["--method", "gkd", "--task", "humaneval@micro", "--device", "cpu", "--json"]
     settings = ["training.steps=4", "training.batch=4", "training.threads=1", "data.limit=8", "evaluation.limit=2"]
     settings += ["rollout.max_new_tokens=8", "teacher_text.max_new_tokens=8", "evaluation.max_new_tokens=8"]
     job += [word for setting in settings for word in ("--set", setting)]
     (tmp_path / "telling.py").write_text(TELLING)
-    found = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     made, curves = [], []
     for name, sharded in (("one", None), ("cpu_2", "False"), ("fsdp_cpu_2", "True")):
         words = ["run", *job, "--results", str(tmp_path / name)]
@@ -126,11 +134,8 @@ def test_two_processes_make_one_record_and_the_curve_of_one(tmp_path, capsys):
             assert main(words) == 0
             said = capsys.readouterr().out
         else:
-            command = [*launcher(name), "-m", "telling", *words]
-            end = subprocess.run(command, env=found, capture_output=True, text=True, timeout=600)
-            assert end.returncode == 0, end.stderr[-3000:]
-            assert re.findall(r"sharded: (\w+)", end.stderr) == [sharded, sharded], end.stderr[-3000:]
-            said = end.stdout
+            said, told = launched(name, tmp_path, "-m", "telling", *words)
+            assert re.findall(r"sharded: (\w+)", told) == [sharded, sharded], told[-3000:]
         (record,) = json.loads(said)["records"]  # the second process printed nothing
         made.append(record["run_id"])
         assert len(Store(tmp_path / name).all()[0]) == 1

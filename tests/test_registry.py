@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from children import finished, forked
 
 from harness import registry
+from harness.cli import main
 from harness.errors import BadInput
 from harness.testing import check_method, check_task
 
@@ -137,41 +139,22 @@ def test_an_installed_plugin_is_listed_and_named_with_its_owner(installed):
 def test_an_installed_plugin_trains_and_is_recorded(installed, models, prompts_file, tmp_path):
     (tmp_path / "data/parity").mkdir(parents=True)
     (tmp_path / "data/parity/test.jsonl").write_text("".join(f'{{"number": {i}}}\n' for i in range(4)))
-    environment = os.environ | {
-        "PYTHONPATH": str(installed),
-        "HARNESS_PLUGINS": "1",
-        "HARNESS_DATA": str(tmp_path / "data"),
-    }
+    environment = {"HARNESS_PLUGINS": "1", "HARNESS_DATA": str(tmp_path / "data")}
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(
         f"[models]\nstudent = '{models[0]}'\nteacher = '{models[1]}'\n[data]\nprompts = '{prompts_file}'\n"
         "[training]\nsteps = 2\nbatch = 2\nmax_tokens = 64\n[teacher_text]\nmax_new_tokens = 6\n"
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "harness",
-            "run",
-            "--method",
-            "halfway",
-            "--task",
-            "parity",
-            "--recipe",
-            str(recipe),
-            "--results",
-            str(tmp_path / "results"),
-            "--set",
-            "method.end=0.5",
-            "--json",
-        ],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    (record,) = json.loads(done.stdout)["records"]
+    words = ["run", "--method", "halfway", "--task", "parity", "--set", "method.end=0.5"]
+    words += ["--recipe", str(recipe), "--results", str(tmp_path / "results"), "--json"]
+
+    def run():
+        sys.path.insert(0, str(installed))
+        return main(words)
+
+    printed = tmp_path / "printed"
+    assert finished(forked(run, printed, **environment)) == 0, printed.with_name("printed.err").read_text()
+    (record,) = json.loads(printed.read_text())["records"]
     assert record["counts"]["total"] == 4 and record["method"]["settings"] == {"end": 0.5}
     assert re.fullmatch(r"harness-plugin-example 0.3.0 sha256:[0-9a-f]{16}", record["spec"]["method"]["origin"])
     assert re.fullmatch(r"harness-plugin-example 0.3.0 sha256:[0-9a-f]{16}", record["protocol"]["code"])

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from children import finished, forked
 
 from harness import answered, measured, plan
 from harness.cli import main, parser
@@ -59,9 +60,13 @@ def recorded(tmp_path_factory):
     )
     words = ["run", "-t", "amc23", "--recipe", str(recipe), "--results", str(folder / "results")]
     words += ["-m", "untouched", "teacher"]
-    command = [sys.executable, "-P", "-m", "harness", *words, "--json"]  # -P: reads no working folder
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    return recipe, words, json.loads(done.stdout)["records"]
+
+    def run():
+        os.chdir(folder)  # the folder is a part of the command
+        return main([*words, "--json"])
+
+    assert finished(forked(run, folder / "printed")) == 0, (folder / "printed.err").read_text()
+    return recipe, words, json.loads((folder / "printed").read_text())["records"]
 
 
 def test_a_recorded_run_is_returned_without_torch_and_transformers(recorded):
