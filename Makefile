@@ -17,12 +17,13 @@ demo: $(READY)
 # Bytecode is kept even where the environment says otherwise: the tests start dozens of interpreters.
 test quick: export PYTHONDONTWRITEBYTECODE :=
 
-# Sweeps start SLURM jobs and a Ray cluster, which outlive a test; they have a process of their own, which mostly waits
-# and so runs beside the others. Its report comes last.
+# Three processes share the work. One has the tests that mostly wait (for servers, limits of time, and the SLURM jobs and
+# Ray cluster of the sweeps, which outlive a test), so that the other two never do. Its report comes last.
+WAITING := $(patsubst %,tests/test_%.py,walls sandbox openai_client engines sweep)
 test: $(READY)
-	$(BIN)/python -m pytest -q tests/test_sweep.py > $(VENV)/sweeps.log 2>&1 & sweeps=$$!; trap "kill $$sweeps" INT TERM; \
-	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/test_sweep.py; rest=$$?; \
-	  wait $$sweeps; swept=$$?; cat $(VENV)/sweeps.log; test $$rest -eq 0 -a $$swept -eq 0
+	$(BIN)/python -m pytest -q $(WAITING) > $(VENV)/waiting.log 2>&1 & waiting=$$!; trap "kill $$waiting" INT TERM; \
+	  $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(WAITING:%=--ignore=%); rest=$$?; \
+	  wait $$waiting; waited=$$?; cat $(VENV)/waiting.log; test $$rest -eq 0 -a $$waited -eq 0
 
 # The edit loop: the core (contracts, objectives, losses, the loop, decoding, graders, records, tables, the command line)
 # without the tests that train, start processes or wait, and without these files: published pages and papers, the board,

@@ -22,8 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: a second t
 
 # The files that take longest, in seconds of CPU; `make test` begins with them, so that its workers end together.
 LONG = (
-    "invariance", "walls", "wheel", "launch", "safety", "objectives", "hostile_files", "signals", "architecture",
-    "examples", "rerun",
+    "invariance", "launch", "safety", "signals", "hostile_files", "architecture", "objectives", "wheel", "examples",
+    "rerun", "bench", "resume", "faults", "traps", "pairs", "statistics", "reproduce",
 )  # fmt: skip
 
 

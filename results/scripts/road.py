@@ -93,9 +93,10 @@ def _parts(value: Any) -> Iterator[Any]:
 
 def walk(steps: int, problems: int | None = None) -> Road:
     """The road of one command, which is run in this process and asks ``problems`` (default: all)."""
-    from transformers import AutoModelForCausalLM  # noqa: F401  (imports are no part of the road, and slow when traced)
-
+    # Imports are no part of the road, and slow when traced.
     from harness.cli import main
+    from harness.models import lm_eval_adapter  # noqa: F401
+    from harness.training import loop  # noqa: F401
 
     road = Road()
     with tempfile.TemporaryDirectory() as results:
