@@ -40,17 +40,15 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 def named_in(source: str) -> list[tuple[int, str]]:
     """(line, name) of every registered name in the code of ``source``."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docs = {
-        id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, documented) and ast.get_docstring(node)
-    }
+    docs = {id(node.body[0].value) for node in nodes if isinstance(node, documented) and ast.get_docstring(node)}
     # The examples of help are documentation, too; tests/test_terminal.py parses those of every command.
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.keyword) and node.arg in ("examples", "epilog"):
             docs |= {id(inner) for inner in ast.walk(node.value)}
     found = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
             found += [(node.lineno, name) for name in words_of(node.value) - {MODEL}]
         for word in identifiers(node):
@@ -63,8 +61,11 @@ def named_in(source: str) -> list[tuple[int, str]]:
     return found
 
 
+ANY = re.compile(rf"(?<![\w./-])({'|'.join(map(re.escape, sorted(NAMES, key=len)))})(?![\w./-])")
+
+
 def words_of(text: str) -> set[str]:
-    return {name for name in NAMES if re.search(rf"(?<![\w./-]){re.escape(name)}(?![\w./-])", text)}
+    return set(ANY.findall(text))
 
 
 def identifiers(node: ast.AST) -> list[str]:

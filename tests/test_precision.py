@@ -313,6 +313,8 @@ def test_a_large_product_is_widened_in_blocks(rows, inner, columns, monkeypatch)
     monkeypatch.setattr(bfloat16_products, "WHOLE", 1)
     monkeypatch.setattr(bfloat16_products, "BLOCK", 100)
     with widened():
+        with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+            left @ right.new_empty(inner + 1, columns)
         assert alike(left @ right, plain)
         assert torch.allclose((left @ right).double(), left.double() @ right.double(), rtol=2**-8, atol=1e-5)
 

@@ -85,7 +85,7 @@ def _product(plain: Callable, left: Tensor, right: Tensor) -> Tensor:
     """
     (rows, inner), columns = left.shape, right.shape[1]
     longest, largest = max(rows, inner, columns), max(left.numel(), right.numel())
-    if largest <= WHOLE:
+    if largest <= WHOLE or len(right) != inner:  # torch refuses the latter
         return _sum(plain, left, right)
     size = max(BLOCK * longest // largest, 1)
     blocks = [slice(start, start + size) for start in range(0, longest, size)]
