@@ -1,10 +1,8 @@
 """A wheel in a bare environment: installed without make and without a compiler, with the micro world inside."""
 
-import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory) -> Path:
-    """The bin folder of an environment with the wheel and its dependencies, at the versions installed here."""
+    """The bin folder of an environment with the wheel, what it needs as that is installed here, and nothing else."""
     if UV is None:
         pytest.skip("uv makes the bare environment and is not installed")
     folder = tmp_path_factory.mktemp("wheel")
@@ -30,30 +28,24 @@ def bare(tmp_path_factory) -> Path:
         shutil.copy(ROOT / name, source)
     _call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", folder, source)
     _call(UV, "venv", "-q", "-p", sys.executable, folder / "env")
+    packages = next(folder.glob("env/lib/python*/site-packages"))
+    for name in _needed("reasoning-distillation-harness"):
+        _lend(name, packages)
     python = folder / "env/bin/python"
-    links = os.environ.get("UV_FIND_LINKS") or os.environ.get("PIP_FIND_LINKS") or ""
-    # Nothing is resolved, which takes long: what the wheel asks for is here, and the check reads the wheel's own words.
-    pins = [f"{name}=={metadata.version(name)}" for name in sorted(_needed("reasoning-distillation-harness"))]
-    found = os.environ | {"UV_FIND_LINKS": links}
-    _call(UV, "pip", "install", "-q", "--no-deps", "-p", python, *pins, next(folder.glob("*.whl")), env=found)
-    _call(UV, "pip", "check", "-p", python)
-    _lend_bytecode(Path(sysconfig.get_path("purelib")), next(folder.glob("env/lib/python*/site-packages")))
+    _call(UV, "pip", "install", "-q", "--no-deps", "-p", python, next(folder.glob("*.whl")))
+    _call(UV, "pip", "check", "-p", python)  # all that the wheel's own metadata ask for is there
     return folder / "env/bin"
 
 
-def _lend_bytecode(ours: Path, theirs: Path) -> None:
-    """Links what is compiled here to where the same files are: Python checks their times, and compiles what differs."""
-    for cache in ours.rglob("__pycache__"):
-        place = theirs / cache.relative_to(ours)
-        if place.parent.is_dir() and not place.exists():
-            shutil.copytree(cache, place, copy_function=_linked)
-
-
-def _linked(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
+def _lend(distribution: str, packages: Path) -> None:
+    """Links what is installed here under ``packages``: to install it again would take tens of thousands of files."""
+    found = metadata.distribution(distribution)
+    for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
+        source, target = Path(found.locate_file(top)), packages / top
+        if top.endswith(".dist-info"):
+            shutil.copytree(source, target)  # uv reads no link
+        elif not target.exists():
+            target.symlink_to(source)
 
 
 def _needed(distribution: str) -> set[str]:
@@ -72,8 +64,8 @@ def _needed(distribution: str) -> set[str]:
     return {name for name, _ in found}
 
 
-def _call(*words, env=None, cwd=None) -> str:
-    done = subprocess.run([str(word) for word in words], env=env, cwd=cwd, capture_output=True, text=True)
+def _call(*words, cwd=None) -> str:
+    done = subprocess.run([str(word) for word in words], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
