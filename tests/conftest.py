@@ -112,10 +112,18 @@ def copies(model):
     return copied
 
 
+@contextlib.contextmanager
+def disk_not_waited_for():
+    """Tests kill processes, never the machine: what is written need not reach the disk, which takes 4 ms each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
-def weights_read_once():
-    """Without transformers among the imports of the chosen tests there is nothing to do, and it is not imported."""
-    with reading_once() if "transformers" in sys.modules else contextlib.nullcontext():
+def quick_files():
+    """Without transformers among the imports of the chosen tests no weights are read, and it is not imported."""
+    with disk_not_waited_for(), reading_once() if "transformers" in sys.modules else contextlib.nullcontext():
         yield
 
 

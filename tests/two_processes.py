@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from children import finished, forked
-from conftest import reading_once, write_prompts
+from conftest import disk_not_waited_for, reading_once, write_prompts
 from tiny_runs import Result, distinct, make, pair, result
 
 from harness.errors import BadInput
@@ -112,7 +112,7 @@ def stopping(step: int | None):
 
 def _rank(rank: int, groups: Seq[Group], prompts: Path) -> None:
     torch.set_num_threads(1)
-    with reading_once():
+    with disk_not_waited_for(), reading_once():
         for group in groups:
             # What accelerate's launcher sets for the one kind and leaves out for the other.
             os.environ |= {"ACCELERATE_USE_FSDP": str(group.cut).lower(), "FSDP_VERSION": "2"}
