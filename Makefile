@@ -18,7 +18,7 @@ demo: $(READY)
 test quick: export PYTHONDONTWRITEBYTECODE :=
 
 # Three processes share the work. One has the tests that mostly wait (for servers, limits of time, and the SLURM jobs and
-# Ray cluster of the sweeps, which outlive a test), so that the other two never do. Its report comes last.
+# Ray cluster of the sweeps, which outlive a test), so that the other two seldom do. Its report comes last.
 WAITING := $(patsubst %,tests/test_%.py,walls sandbox openai_client engines sweep)
 test: $(READY)
 	$(BIN)/python -m pytest -q $(WAITING) > $(VENV)/waiting.log 2>&1 & waiting=$$!; trap "kill $$waiting" INT TERM; \

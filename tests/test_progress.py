@@ -22,6 +22,14 @@ def lines(capsys):
     return read
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """[seconds], which the tests move on."""
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
 def until(lines, wanted):
     """The first line that matches; the reporter writes them from a thread of its own."""
     for _ in range(500):
@@ -46,9 +54,7 @@ def test_a_silent_stage_still_says_that_it_lives(lines):
     assert len(lines()) == written
 
 
-def test_the_time_left_of_a_resumed_stage_counts_from_where_it_began(lines, monkeypatch):
-    clock = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+def test_the_time_left_of_a_resumed_stage_counts_from_where_it_began(clock):
     reporter = Reporter(line_every=None)
     reporter.progress("train", 80, 100, "")
     clock[0] += 60
@@ -56,10 +62,8 @@ def test_the_time_left_of_a_resumed_stage_counts_from_where_it_began(lines, monk
     assert reporter.stage.line() == "train: 90 of 100, about 60 s left"
 
 
-def test_the_time_left_falls_while_a_part_is_at_work(monkeypatch):
+def test_the_time_left_falls_while_a_part_is_at_work(clock):
     """A step of some minutes is not yet a reason to expect more of the others; a longer one counts as done now."""
-    clock = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     reporter = Reporter(line_every=None)
     reporter.progress("train", 0, 5, "")
     clock[0] += 600

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What linear layers and attention call: products, products added to the first operand, torch's fused attention.
-SUMS = ("addmm", "bmm", "baddbmm")
-SUMS_IN_PLACE = ("addmm_", "baddbmm_")
+# All that linear layers and attention call beside mm: other products, those that change their first operand, and
+# the fused attention of torch.
+PRODUCTS = ("addmm", "bmm", "baddbmm")
+IN_PLACE = ("addmm_", "baddbmm_")
 ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 WHOLE = 2**21  # a matrix of at most so many numbers is widened whole: 8 MiB
@@ -46,8 +47,8 @@ def widen() -> torch.library.Library | None:
 def replace() -> torch.library.Library:
     """Replaces the kernels on any processor, until the library is destroyed. Other types keep their own kernels."""
     library = torch.library.Library("aten", "IMPL")
-    computed = {"mm": _product, ATTENTION: _attention, f"{ATTENTION}_backward": _attention_gradient}
-    computed |= dict.fromkeys(SUMS, _sum) | dict.fromkeys(SUMS_IN_PLACE, _sum_in_place)
+    computed = {"mm": _product, ATTENTION: _attention, f"{ATTENTION}_backward": _rounded}
+    computed |= dict.fromkeys(PRODUCTS, _rounded) | dict.fromkeys(IN_PLACE, _in_place)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch tells of every replacement
         for name, compute in computed.items():
@@ -69,12 +70,28 @@ def _for_bfloat16(compute: Callable, kernel: Any) -> Callable:
     return chosen
 
 
-def _sum(plain: Callable, *operands: Tensor, **factors: Any) -> Tensor:
-    return plain(*(x.float() for x in operands), **factors).bfloat16()
+def _widened(plain: Callable, operands: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """What ``plain`` makes of float32 tensors. A mask of booleans, a dropout rate and the like stay as they are."""
+
+    def wide(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.dtype is torch.bfloat16 else value
+
+    return plain(*map(wide, operands), **{name: wide(value) for name, value in options.items()})
 
 
-def _sum_in_place(plain: Callable, total: Tensor, *operands: Tensor, **factors: Any) -> Tensor:
-    return total.copy_(_sum(plain, total, *operands, **factors))
+def _rounded(plain: Callable, *operands: Any, **options: Any) -> Any:
+    result = _widened(plain, operands, options)
+    return result.bfloat16() if isinstance(result, Tensor) else tuple(each.bfloat16() for each in result)
+
+
+def _in_place(plain: Callable, total: Tensor, *operands: Tensor, **factors: Any) -> Tensor:
+    return total.copy_(_rounded(plain, total, *operands, **factors))
+
+
+def _attention(plain: Callable, *operands: Any, **options: Any) -> tuple[Tensor, Tensor]:
+    """Of query, key, value [B, H, L, d]: the output, and the logarithm of each softmax's sum, which stays float32."""
+    output, log_sums = _widened(plain, operands, options)
+    return output.bfloat16(), log_sums
 
 
 def _product(plain: Callable, left: Tensor, right: Tensor) -> Tensor:
@@ -86,7 +103,7 @@ def _product(plain: Callable, left: Tensor, right: Tensor) -> Tensor:
     (rows, inner), columns = left.shape, right.shape[1]
     longest, largest = max(rows, inner, columns), max(left.numel(), right.numel())
     if largest <= WHOLE or len(right) != inner:  # torch refuses the latter
-        return _sum(plain, left, right)
+        return _rounded(plain, left, right)
     size = max(BLOCK * longest // largest, 1)
     blocks = [slice(start, start + size) for start in range(0, longest, size)]
 
@@ -107,19 +124,3 @@ def _product(plain: Callable, left: Tensor, right: Tensor) -> Tensor:
         for block in blocks:
             product[block] = plain(left[block].float(), wide)
     return product
-
-
-def _attention(plain: Callable, *operands: Any, attn_mask: Tensor | None = None, **options: Any) -> Any:
-    """Of query, key, value [B, H, L, d]: the output, and the logarithm of each softmax's sum, which stays float32."""
-    output, log_sums = plain(*map(_wide, operands), attn_mask=_wide(attn_mask), **options)
-    return output.bfloat16(), log_sums
-
-
-def _attention_gradient(plain: Callable, *operands: Any, attn_mask: Tensor | None = None, **options: Any) -> Any:
-    gradients = plain(*map(_wide, operands), attn_mask=_wide(attn_mask), **options)
-    return tuple(gradient.bfloat16() for gradient in gradients)
-
-
-def _wide(value: Any) -> Any:
-    """A tensor of bfloat16 as float32; anything else (a mask of booleans, a dropout rate) as it is."""
-    return value.float() if isinstance(value, Tensor) and value.dtype is torch.bfloat16 else value
