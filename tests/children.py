@@ -1,8 +1,8 @@
-"""Processes that begin as copies of this one: what it has imported is there, and a start takes no seconds.
+"""Processes that begin as copies of another: what it has imported is there, and a start takes no seconds.
 
-For tests of several processes, of killed ones and of their locks. A test of the start itself uses a new interpreter,
-and so do processes that talk to each other: in copies of a process that had run for minutes, torch's native code ended
-with a damaged heap, twice in runs of the whole suite.
+For tests of several processes, of killed ones and of their locks. A test of the start itself uses a new interpreter.
+Processes that talk to each other are copies of one that has imported and done nothing else: in copies of a process that
+had run for minutes, torch's native code ended with a damaged heap, twice in runs of the whole suite.
 """
 
 import multiprocessing
@@ -18,10 +18,12 @@ def forked(
 ) -> multiprocessing.process.BaseProcess:
     """Runs ``work`` in a copy of this process; its output goes to the files ``said`` and ``said`` + ``.err``.
 
-    ``how="spawn"``: in a new interpreter, for which ``work`` is pickled. ``exitcode`` is what ``work`` returned (None
-    is 0), 1 after an exception, or minus the signal that ended it.
+    ``how="forkserver"``: in a copy of a process with the imports of a training, for which ``work`` is pickled.
+    ``exitcode`` is what ``work`` returned (None is 0), 1 after an exception, or minus the signal that ended it.
     """
-    child = multiprocessing.get_context(how).Process(target=_begin, args=(work, said, environment), daemon=True)
+    context = multiprocessing.get_context(how)
+    context.set_forkserver_preload(["harness.training.loop", "peft"])
+    child = context.Process(target=_begin, args=(work, said, environment), daemon=True)
     child.start()
     return child
 

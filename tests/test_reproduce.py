@@ -172,6 +172,8 @@ def test_the_question_runs_end_to_end_at_equal_steps_and_equal_compute(tmp_path,
     assert text.strip() == (results / "reproductions/small-micro.md").read_text("utf-8").strip()
     for word in ("reconstruction", "## Equal steps", "## Equal compute", "not comparable", "generated problems"):
         assert word in text
+    # The three arms, and sft again at equal compute; the reference is not trained.
+    assert "3 methods, 1 training seeds (0), 4 trained students, 10 records" in text
 
 
 @pytest.mark.parametrize(
@@ -298,6 +300,14 @@ def test_the_published_answer_is_what_the_records_say():
         shown = " ".join((ROOT / file).read_text("utf-8").split())
         assert f"({points} points, 95 % {low} to {high}, over {control['problems']} problems and five seeds)" in shown
         assert f"At equal compute it loses to plain {' and '.join(losses)}." in shown
+
+
+@pytest.mark.parametrize("name", ["minillm"])
+def test_the_answers_of_the_small_world_are_what_their_records_say(name):
+    _, text, facts = answer.written(name, ROOT / "results/small", "small")
+    assert (ROOT / f"results/small/reproductions/{name}-small.md").read_text("utf-8").strip() == text.strip()
+    page = " ".join((ROOT / f"results/papers/{name}.md").read_text("utf-8").split())
+    assert facts["missing"] == [] and all(line in page for line in facts["answer"])
 
 
 def test_the_answer_of_the_arena_instruction_is_what_its_records_say():

@@ -70,7 +70,7 @@ def on_two(groups: Seq[Group], prompts: Path, timeout: float = 500) -> list[tupl
         forked(
             functools.partial(_rank, rank, groups, prompts),
             home / f"{rank}.log",
-            how="spawn",
+            how="forkserver",
             **shared,
             RANK=str(rank),
             LOCAL_RANK=str(rank),

@@ -65,7 +65,7 @@ def _method(outcome: Reproduction) -> Iterator[str]:
     records = [r for rows in outcome.records.values() for r in rows]
     contestants = {key: rows for key, rows in outcome.records.items() if key[1] not in question.references}
     seeds = sorted({r["seed"] for rows in contestants.values() for r in rows})
-    trained = {r["training_id"]: r["cost"]["seconds"] for r in records}
+    trained = {r["training_id"]: r["cost"]["seconds"] for r in records if r["cost"]["steps"]}
     yield "## Method"
     yield (
         f"{len({arm for _, arm, _ in contestants})} methods, {len(seeds)} training seeds "

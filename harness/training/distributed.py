@@ -20,7 +20,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,8 @@ from harness.method import Method, Step, Tokens
 from harness.training.batching import Batch
 from harness.training.objective import Student
 from harness.training.signals import NoTeacher
+
+BUCKET = 2**24  # numbers of the student that one all-gather moves, unless a single tensor has more
 
 
 def accelerator(**options: Any) -> Accelerator:
@@ -221,7 +223,7 @@ class Sharded(Replicated):
         optimizer.load_state_dict(state["optimizer"] | {"state": moments})
 
     def finished(self, keep: bool) -> Student:
-        # One tensor at a time, onto the CPU of the process that publishes; the others keep none.
+        # One bucket at a time, onto the CPU of the process that publishes; the others keep none.
         self._gather(self.whole, keep)
         return self.whole
 
@@ -231,13 +233,45 @@ class Sharded(Replicated):
 
         ``keep``: only onto the CPU of processes where it is true; None: onto the device of every process.
         """
-        # ``full_tensor`` is a collective: every rank must pass the parameters in the same order.
-        for plain, part in zip(into.parameters(), self.module.parameters(), strict=True):
-            full = full_tensor(part.to(plain.dtype))
-            if keep is None:
-                plain.data = full
-            elif keep:
-                plain.data = full.cpu()
+        # A collective for every bucket: all ranks pass the same buckets in the same order.
+        for bucket in _buckets(zip(into.parameters(), self.module.parameters(), strict=True)):
+            plains, parts = zip(*bucket, strict=True)
+            for plain, full in zip(plains, _together(parts, plains[0].dtype), strict=True):
+                if keep is None:
+                    plain.data = full
+                elif keep:
+                    plain.data = full.cpu()
+
+
+def _buckets(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Neighbouring pairs of an unsharded tensor and its sharded source, by the type of the former and by size."""
+    bucket: list[tuple[Tensor, Tensor]] = []
+    numbers = 0
+    for plain, part in pairs:
+        if bucket and (plain.dtype != bucket[0][0].dtype or numbers + part.numel() > BUCKET):
+            yield bucket
+            bucket, numbers = [], 0
+        bucket.append((plain, part))
+        numbers += part.numel()
+    if bucket:
+        yield bucket
+
+
+def _together(parts: Sequence[DTensor], dtype: torch.dtype) -> list[Tensor]:
+    """The whole tensors, in ``dtype``, of parts that FSDP has sharded by rows. One all-gather for all of them.
+
+    Every process contributes equally many rows of a tensor; where it has fewer, the rest is padding.
+    """
+    mesh = parts[0].device_mesh
+    sizes = [-(-len(part) // mesh.size()) * (part.numel() // len(part)) for part in parts]
+    own = torch.zeros(sum(sizes), dtype=dtype, device=parts[0].device)
+    for part, place in zip(parts, own.split(sizes), strict=True):
+        local = part.to_local()
+        place[: local.numel()] = local.flatten()
+    every = own.new_empty(mesh.size() * len(own))
+    torch.distributed.all_gather_into_tensor(every, own, group=mesh.get_group())
+    columns = every.view(mesh.size(), -1).split(sizes, dim=1)
+    return [one.reshape(-1, *part.shape[1:])[: len(part)] for one, part in zip(columns, parts, strict=True)]
 
 
 def _free(model: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
 One page a paper: what it is, its cells as printed, what the audit finds in them, our answer to its question, and what
 was not run; ``README.md`` lists them. Nothing is run here: answers are those that ``harness reproduce`` wrote below
-``results/papers/reproductions`` (and ``results/micro/reproductions``).
+``results/papers/reproductions`` (and, beside the records that they are made from, below ``results/micro`` and
+``results/small``).
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ from harness import durable
 from harness.papers import spec, tables
 from harness.papers.audit import report
 from harness.papers.audit.report import Audit
+from harness.papers.page import WORLDS
 from harness.records import printed, reported
 
 RESULTS = Path(__file__).parents[1]
 OUT = RESULTS / "papers"
-ANSWERS = (OUT / "reproductions", RESULTS / "micro/reproductions")
+ANSWERS = tuple(RESULTS / folder / "reproductions" for folder in ("papers", "micro", "small"))
 SCALES = (*spec.SCALES, "paper")
 TITLE = """# Published tables: cells, audit, our answers
 
 Printed cells are quoted as facts with their source; they were not measured here and are never ranked with measured
 ones. `python -m results.scripts.papers` makes these pages from `results/reported` and from the answers that
-`harness reproduce NAME --scale micro` wrote. `harness check paper NAME` prints the audit of one paper.
+`harness reproduce NAME --scale micro` and `--scale small` wrote. `harness check paper NAME` prints the audit of one.
 
 A finding is worth a look where counting, adding or comparing gives something else than the table, or where a
 difference lies within its standard error. That says nothing about the reason: another set, a mean of several runs, a
@@ -123,7 +125,8 @@ def _answer(name: str, answers: Sequence[tuple[str, dict[str, Any]]]) -> list[st
         return [f"The paper's question was not asked here. {hint}".strip()]
     blocks = []
     for link, answer in answers:
-        blocks.append(f"In the {link} world; generated problems, not the paper's benchmarks:")
+        about = WORLDS.get(answer["scale"])
+        blocks.append(f"In the {link} world. {about}" if about else f"At the {link}'s scale.")
         blocks.append("\n".join(f"- {line}" for line in answer["answer"]))
     return blocks
 
