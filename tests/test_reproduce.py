@@ -302,7 +302,7 @@ def test_the_published_answer_is_what_the_records_say():
         assert f"At equal compute it loses to plain {' and '.join(losses)}." in shown
 
 
-@pytest.mark.parametrize("name", ["minillm"])
+@pytest.mark.parametrize("name", ["minillm", "distillm2"])
 def test_the_answers_of_the_small_world_are_what_their_records_say(name):
     _, text, facts = answer.written(name, ROOT / "results/small", "small")
     assert (ROOT / f"results/small/reproductions/{name}-small.md").read_text("utf-8").strip() == text.strip()
