@@ -352,9 +352,7 @@ def _of_control(view: str, control: PaperFinding, others: Sequence[PaperFinding]
         why = "where the weights fall matters" if shuffled else "what the control leaves out matters"
         return f"At equal {view} it is better than its control {name} ({gap}): {why}."
     if control.verdict == "worse":
-        why = (
-            "the same weights do better shuffled" if shuffled else "without what the control leaves out it does better"
-        )
+        why = "the same weights do better shuffled" if shuffled else "what the control leaves out makes it worse"
         return f"At equal {view} it is worse than its control {name} ({gap}): {why}."
     gain = "the gain does not survive the control" if won else "there is no gain for the control to explain"
     return (
