@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 DOUBT = re.compile(r"one source|SUSPICIOUS|EXTRAPOLATED|to be checked|check in the|uncertain|LATER VERSIONS", re.I)
@@ -38,13 +39,13 @@ class PrintedCell:
     status: str
     note: str
 
-    @property
+    @cached_property
     def value(self) -> float:
         """The number: 130*8 is 1040, ~70 is 70."""
         first, _, times = self.text.lstrip("~").partition("*")
         return float(first) * (float(times) if times else 1.0)
 
-    @property
+    @cached_property
     def decimals(self) -> int:
         """The number of decimals printed."""
         return len(re.sub(r"[e*].*", "", self.text).partition(".")[2])

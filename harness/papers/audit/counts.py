@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binom
+from scipy.special import bdtrc
 
 from harness.papers.audit.finding import RARE, AuditFinding, is_mean, probability, size
 from harness.records import printed
@@ -85,7 +85,8 @@ def density(reading: CountReading, decimals: int) -> float:
 def chance(fit: int, cells: Sequence[PrintedCell], reading: CountReading) -> float:
     """The probability that at least ``fit`` random values are counts; places may differ between cells."""
     shares = [density(reading, cell.decimals) for cell in cells]
-    return float(binom.sf(fit - 1, len(cells), sum(shares) / len(shares)))
+    # The tail itself; binom.sf, which examines its arguments first, took a third of an audit.
+    return float(bdtrc(fit - 1, len(cells), sum(shares) / len(shares)))
 
 
 def neighbours(cell: PrintedCell, reading: CountReading) -> str:
