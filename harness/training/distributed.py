@@ -236,7 +236,7 @@ class Sharded(Replicated):
         # A collective for every bucket: all ranks pass the same buckets in the same order.
         for bucket in _buckets(zip(into.parameters(), self.module.parameters(), strict=True)):
             plains, parts = zip(*bucket, strict=True)
-            for plain, full in zip(plains, _together(parts, plains[0].dtype), strict=True):
+            for plain, full in zip(plains, _gathered_at_once(parts, plains[0].dtype), strict=True):
                 if keep is None:
                     plain.data = full
                 elif keep:
@@ -257,7 +257,7 @@ def _buckets(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tens
         yield bucket
 
 
-def _together(parts: Sequence[DTensor], dtype: torch.dtype) -> list[Tensor]:
+def _gathered_at_once(parts: Sequence[DTensor], dtype: torch.dtype) -> list[Tensor]:
     """The whole tensors, in ``dtype``, of parts that FSDP has sharded by rows. One all-gather for all of them.
 
     Every process contributes equally many rows of a tensor; where it has fewer, the rest is padding.
